@@ -1,0 +1,16 @@
+"""lowbit: binary and low-bit neural networks on PyTorch."""
+
+from lowbit import functional, nn, optim, quantizers
+from lowbit._registry import UnknownNameError
+from lowbit._version import __version__
+from lowbit.quantizers import Quantizer
+
+__all__ = [
+    "Quantizer",
+    "UnknownNameError",
+    "__version__",
+    "functional",
+    "nn",
+    "optim",
+    "quantizers",
+]

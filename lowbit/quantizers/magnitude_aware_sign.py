@@ -1,0 +1,31 @@
+from torch import Tensor
+
+from lowbit.functional.sign import sign
+from lowbit.quantizers._base import Quantizer, inside
+from lowbit.quantizers._registry import register
+from lowbit.quantizers._scale import mean_magnitude
+
+
+@register("magnitude_aware_sign")
+class MagnitudeAwareSign(Quantizer):
+    """Sign of weights times the mean magnitude of each output channel; the gradient is scaled.
+
+    value  a_i sign(w), with a_i the mean of |w| over output channel i, held constant
+    slope  a_i if |w| <= clip else 0
+
+    Arguments: ``clip``. (``bireal_weight`` has the same value and a slope without a_i.)
+
+    Source: Bi-Real Net, Liu et al. 2018, section 3.3; ``MagnitudeAwareSign`` of larq.
+    """
+
+    bits = 1
+
+    def __init__(self, clip: float = 1.0) -> None:
+        super().__init__()
+        self.clip = clip
+
+    def value(self, x: Tensor) -> Tensor:
+        return mean_magnitude(x, self.axis) * sign(x)
+
+    def slope(self, x: Tensor) -> Tensor:
+        return mean_magnitude(x, self.axis) * inside(x, self.clip)
