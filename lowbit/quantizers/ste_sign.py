@@ -1,5 +1,6 @@
 from torch import Tensor
 
+from lowbit.functional.clip import clip_gradient
 from lowbit.quantizers._base import SignQuantizer, inside
 from lowbit.quantizers._registry import register
 
@@ -22,3 +23,6 @@ class SteSign(SignQuantizer):
 
     def slope(self, x: Tensor) -> Tensor:
         return inside(x, self.clip)
+
+    def pull(self, gradient: Tensor, x: Tensor) -> Tensor:
+        return clip_gradient(gradient, x, self.clip)

@@ -1,0 +1,150 @@
+"""The fast eager path of layers with quantizers: one autograd Function for the whole layer.
+
+It keeps the input and the latent weight as they came, which is what the float layer keeps, and
+quantizes them again in backward: cheaper than keeping a second copy of every activation. What
+it computes is the specification, ``layer._op(q_in(x), q_w(weight), bias)``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lowbit.functional.clip import cancel_gradient, clip_gradient
+from lowbit.functional.sign import sign
+from lowbit.quantizers import Quantizer
+
+if TYPE_CHECKING:
+    from lowbit.nn._layer import QuantizedLayer
+
+Gradients: TypeAlias = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def may_fuse(layer: QuantizedLayer, x: Tensor) -> bool:
+    """Whether this call may take the fused path.
+
+    Not while compiling or exporting (the compiler fuses by itself, from the specification), nor
+    under functorch transforms, nor for tensor subclasses.
+    """
+    return (
+        layer.fused
+        and not torch.compiler.is_compiling()
+        and type(x) is Tensor
+        and type(layer.weight) in (Tensor, nn.Parameter)
+        and not torch._C._are_functorch_transforms_active()
+        and layer._fusible(x)
+    )
+
+
+def may_recompute(quantizer: Quantizer | None) -> bool:
+    """Whether backward may compute the quantizer's output again instead of keeping it."""
+    return quantizer is None or (
+        quantizer.is_local
+        and quantizer.deterministic
+        and not quantizer._forward_hooks
+        and not quantizer._forward_pre_hooks
+    )
+
+
+def quantize(quantizer: Quantizer | None, x: Tensor, minus: float = 0.0) -> Tensor:
+    """``quantizer.value(x) - minus``, without a graph; plain signs in three cheap passes."""
+    if quantizer is None:
+        return x if minus == 0 else x - minus
+    if quantizer.value_is_sign and x.device.type == "cpu" and x.numel() > 0:
+        if bool(x.amax().isnan()):
+            return sign(x).sub_(minus)
+        # A comparison written to floats is vectorised; to bools and back it is not.
+        codes = torch.ge(x, 0, out=torch.empty_like(x)).mul_(2)
+        return codes if minus == -1 else codes.sub_(1 + minus)
+    value = quantizer.value(x)
+    return value if minus == 0 else value - minus
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype in which torch would compute on x here: autocast's, or its own."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(device)
+    return x.dtype
+
+
+class FusedOp(torch.autograd.Function):
+    """Forward and backward of ``layer._op`` with the quantizers that may be recomputed inside."""
+
+    @staticmethod
+    def run(layer: QuantizedLayer, x: Tensor) -> Tensor:
+        """The layer's output for x; quantizers that may not be recomputed run before."""
+        inputs, weights = layer.input_quantization, layer.weight_quantization
+        threshold = layer.gradient_cancellation_threshold
+        weight = layer.weight
+        if not may_recompute(inputs):
+            x = layer._quantized_input(x)
+            inputs, threshold = None, None
+        if not may_recompute(weights):
+            weight, weights = layer._quantized_weight(), None
+        return FusedOp.apply(x, weight, layer.bias, layer, inputs, weights, threshold)
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        layer: QuantizedLayer,
+        inputs: Quantizer | None,
+        weights: Quantizer | None,
+        threshold: float | None,
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.layer, ctx.inputs, ctx.weights, ctx.threshold = layer, inputs, weights, threshold
+        ctx.dtype = compute_dtype(x)
+        shift = layer._fused_shift(ctx.dtype)
+        return layer._fused_op(
+            quantize(inputs, x, shift).to(ctx.dtype),
+            quantize(weights, weight).to(ctx.dtype),
+            None if bias is None else bias.to(ctx.dtype),
+            shift,
+        )
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
+        if torch.is_grad_enabled():
+            return (*_differentiable_gradients(ctx, gradient), None, None, None, None)
+        x, weight, _ = ctx.saved_tensors
+        layer, needed = ctx.layer, ctx.needs_input_grad[:3]
+        shift = layer._fused_shift(ctx.dtype)
+        dx, dw, db = layer._fused_op_backward(
+            gradient,
+            quantize(ctx.inputs, x, shift).to(ctx.dtype),
+            quantize(ctx.weights, weight).to(ctx.dtype),
+            needed,
+            shift,
+        )
+        if dx is not None:
+            dx = dx.to(x.dtype)
+            if ctx.inputs is not None:
+                dx = ctx.inputs.pull(dx, x)
+            if ctx.threshold is not None:
+                dx = clip_gradient(dx, x, ctx.threshold, out=dx)
+        if dw is not None:
+            dw = dw.to(weight.dtype)
+            if ctx.weights is not None:
+                dw = ctx.weights.pull(dw, weight)
+        return dx, dw, db, None, None, None, None
+
+
+def _differentiable_gradients(ctx: Any, gradient: Tensor) -> list[Tensor | None]:
+    """The gradients as the specification gives them, with a graph of their own."""
+    x, weight, bias = ctx.saved_tensors
+    quantized_x = cancel_gradient(x, ctx.threshold)
+    if ctx.inputs is not None:
+        quantized_x = ctx.inputs(quantized_x)
+    quantized_w = weight if ctx.weights is None else ctx.weights(weight)
+    bias_ = None if bias is None else bias.to(ctx.dtype)
+    y = ctx.layer._op(quantized_x.to(ctx.dtype), quantized_w.to(ctx.dtype), bias_)
+    needed = ctx.needs_input_grad[:3]
+    wanted = [t for t, need in zip((x, weight, bias), needed, strict=True) if need]
+    found = iter(torch.autograd.grad(y, wanted, gradient, create_graph=True))
+    return [next(found) if need else None for need in needed]

@@ -1,0 +1,121 @@
+"""What all layers with quantizers share: two quantizers, gradient cancellation, one op."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lowbit import quantizers
+from lowbit.functional.clip import cancel_gradient
+from lowbit.nn._fused import FusedOp, Gradients, may_fuse
+from lowbit.quantizers import Quantizer, Spec
+
+
+def checked_threshold(threshold: float | None) -> float | None:
+    """The threshold as a float; 0 is a threshold, ``None`` switches cancellation off."""
+    if threshold is None:
+        return None
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float):
+        raise ValueError(
+            f"gradient_cancellation_threshold is a number >= 0, or None for off; got {threshold!r}"
+        )
+    if math.isnan(threshold) or threshold < 0:
+        raise ValueError(
+            f"gradient_cancellation_threshold must be >= 0 (None switches it off); got {threshold}"
+        )
+    return float(threshold)
+
+
+class QuantizedLayer(nn.Module):
+    """Mixin of the layers that compute ``op(q_in(x), q_w(weight), bias)``.
+
+    The gradient to the input is 0 where |x| > ``gradient_cancellation_threshold``.
+    """
+
+    weight: Tensor
+    bias: Any
+    input_quantization: Quantizer | None
+    weight_quantization: Quantizer | None
+    gradient_cancellation_threshold: float | None
+
+    def _set_quantization(
+        self,
+        input_quantization: Spec,
+        weight_quantization: Spec,
+        gradient_cancellation_threshold: float | None,
+        *,
+        input_layout: tuple[int, int],
+        weight_layout: tuple[int, int],
+    ) -> None:
+        """Make this layer's own quantizers; a layout is (number of channels, their axis)."""
+        for name, spec, layout in (
+            ("input_quantization", input_quantization, input_layout),
+            ("weight_quantization", weight_quantization, weight_layout),
+        ):
+            quantizer = quantizers.get(spec)
+            if quantizer is not None:
+                quantizer.bind(*layout)
+                quantizer.to(device=self.weight.device, dtype=self.weight.dtype)
+            setattr(self, name, quantizer)
+        self.gradient_cancellation_threshold = checked_threshold(gradient_cancellation_threshold)
+
+    # Whether calls may take the fast path of _fused.py; False runs the specification.
+    fused: bool = True
+
+    def _op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """The layer's arithmetic on quantized tensors. The specification."""
+        raise NotImplementedError
+
+    def _fusible(self, x: Tensor) -> bool:
+        """Whether ``_fused_op`` covers this input."""
+        return True
+
+    def _fused_shift(self, dtype: torch.dtype) -> float:
+        """What the fused op wants subtracted from the quantized input."""
+        return 0.0
+
+    def _fused_op(self, x: Tensor, weight: Tensor, bias: Tensor | None, shift: float) -> Tensor:
+        """``_op`` of ``x + shift``."""
+        return self._op(x, weight, bias)
+
+    def _fused_op_backward(
+        self,
+        gradient: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        needed: tuple[bool, bool, bool],
+        shift: float,
+    ) -> Gradients:
+        """The gradients of ``_fused_op`` to quantized input, weight and bias, where needed."""
+        raise NotImplementedError
+
+    def _quantized_input(self, x: Tensor) -> Tensor:
+        x = cancel_gradient(x, self.gradient_cancellation_threshold)
+        return x if self.input_quantization is None else self.input_quantization(x)
+
+    def _quantized_weight(self) -> Tensor:
+        if self.weight_quantization is None:
+            return self.weight
+        return self.weight_quantization(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if may_fuse(self, x):
+            return FusedOp.run(self, x)
+        return self._op(self._quantized_input(x), self._quantized_weight(), self.bias)
+
+    def extra_repr(self) -> str:
+        threshold = self.gradient_cancellation_threshold
+        shown = "" if threshold is None else f", gradient_cancellation_threshold={threshold:g}"
+        return super().extra_repr() + shown
+
+
+def latent_layers(model: nn.Module) -> Iterator[tuple[str, QuantizedLayer]]:
+    """(name, layer) of every layer of the model whose weight is latent: kept in full precision
+    for training and used quantized."""
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedLayer) and module.weight_quantization is not None:
+            yield name, module
