@@ -1,6 +1,6 @@
 """lowbit: binary and low-bit neural networks on PyTorch."""
 
-from lowbit import functional, nn, optim, quantizers
+from lowbit import functional, models, nn, optim, quantizers
 from lowbit._registry import UnknownNameError
 from lowbit._version import __version__
 from lowbit.quantizers import Quantizer
@@ -10,6 +10,7 @@ __all__ = [
     "UnknownNameError",
     "__version__",
     "functional",
+    "models",
     "nn",
     "optim",
     "quantizers",

@@ -13,6 +13,8 @@ def other_axes(x: Tensor, axis: int) -> tuple[int, ...]:
 
 def over_channel(values: Tensor, x: Tensor, axis: int) -> Tensor:
     """View ``values``, of shape (channels,) or (1,), so that it broadcasts along x's ``axis``."""
+    if x.ndim == 0:
+        return values.view(())
     shape = [1] * x.ndim
     shape[axis] = -1
     return values.view(shape)

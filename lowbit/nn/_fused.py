@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.functional.clip import cancel_gradient, clip_gradient
-from lowbit.functional.sign import sign
 from lowbit.quantizers import Quantizer
 
 if TYPE_CHECKING:
@@ -48,17 +47,24 @@ def may_recompute(quantizer: Quantizer | None) -> bool:
     )
 
 
-def quantize(quantizer: Quantizer | None, x: Tensor, minus: float = 0.0) -> Tensor:
-    """``quantizer.value(x) - minus``, without a graph; plain signs in three cheap passes."""
-    if quantizer is None:
-        return x if minus == 0 else x - minus
-    if quantizer.value_is_sign and x.device.type == "cpu" and x.numel() > 0:
-        if bool(x.amax().isnan()):
-            return sign(x).sub_(minus)
+def plain_sign(quantizer: Quantizer | None, x: Tensor) -> bool:
+    """Whether ``quantize`` may take signs by comparison, which does not see a NaN."""
+    return (
+        quantizer is not None
+        and quantizer.value_is_sign
+        and x.device.type == "cpu"
+        and x.numel() > 0
+        and not bool(x.amax().isnan())
+    )
+
+
+def quantize(quantizer: Quantizer | None, x: Tensor, plain: bool, minus: float = 0.0) -> Tensor:
+    """``quantizer.value(x) - minus``, without a graph; plain signs in two or three cheap passes."""
+    if plain:
         # A comparison written to floats is vectorised; to bools and back it is not.
         codes = torch.ge(x, 0, out=torch.empty_like(x)).mul_(2)
         return codes if minus == -1 else codes.sub_(1 + minus)
-    value = quantizer.value(x)
+    value = x if quantizer is None else quantizer.value(x)
     return value if minus == 0 else value - minus
 
 
@@ -100,10 +106,11 @@ class FusedOp(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias)
         ctx.layer, ctx.inputs, ctx.weights, ctx.threshold = layer, inputs, weights, threshold
         ctx.dtype = compute_dtype(x)
+        ctx.plain = plain_sign(inputs, x), plain_sign(weights, weight)
         shift = layer._fused_shift(ctx.dtype)
         return layer._fused_op(
-            quantize(inputs, x, shift).to(ctx.dtype),
-            quantize(weights, weight).to(ctx.dtype),
+            quantize(inputs, x, ctx.plain[0], shift).to(ctx.dtype),
+            quantize(weights, weight, ctx.plain[1]).to(ctx.dtype),
             None if bias is None else bias.to(ctx.dtype),
             shift,
         )
@@ -117,8 +124,8 @@ class FusedOp(torch.autograd.Function):
         shift = layer._fused_shift(ctx.dtype)
         dx, dw, db = layer._fused_op_backward(
             gradient,
-            quantize(ctx.inputs, x, shift).to(ctx.dtype),
-            quantize(ctx.weights, weight).to(ctx.dtype),
+            quantize(ctx.inputs, x, ctx.plain[0], shift).to(ctx.dtype),
+            quantize(ctx.weights, weight, ctx.plain[1]).to(ctx.dtype),
             needed,
             shift,
         )

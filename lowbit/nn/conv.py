@@ -135,28 +135,28 @@ class _QConv(QuantizedLayer, _ConvNd):
         padded = shift == 0 and self.pad_value != 0 and any(padding)
         if padded:
             x = F.pad(x, self._reversed_padding_repeated_twice, value=self.pad_value)
-        sums = shift != 0 and needed[1]
         zeros = (0,) * len(padding)
         dx, dw, db = torch.ops.aten.convolution_backward(
             gradient,
             x,
             weight,
-            [self.out_channels],
+            [self.out_channels] if needed[2] else None,
             self.stride,
             zeros if padded else padding,
             self.dilation,
             False,
             zeros,
             self.groups,
-            (needed[0], needed[1], needed[2] or sums),
+            needed,
         )
-        if sums:
-            dw.add_(db.view(-1, *(1,) * (weight.ndim - 1)), alpha=shift)
+        if shift != 0 and needed[1]:
+            sums = db if needed[2] else gradient.sum((0, *range(2, gradient.ndim)))
+            dw.add_(sums.view(-1, *(1,) * (weight.ndim - 1)), alpha=shift)
         if padded and dx is not None:
             inner = [slice(None), slice(None)]
             inner += [slice(p, size - p) for p, size in zip(padding, dx.shape[2:], strict=True)]
             dx = dx[tuple(inner)].contiguous()
-        return dx, dw, db if needed[2] else None
+        return dx, dw, db
 
     def extra_repr(self) -> str:
         if not any(self._reversed_padding_repeated_twice):

@@ -48,7 +48,7 @@ class Quantizer(nn.Module):
     Facts, read by layers and by conversion:
 
     bits                how many bits code one output value (32: full precision)
-    signed              whether values below 0 come out
+    signed              whether the codes are signed; with a zero point, values may be either way
     levels              the output values where data and parameters do not move them, else None
     two_level           whether there are two values (per tensor or per channel, however scaled)
     deterministic       whether the same input gives the same output

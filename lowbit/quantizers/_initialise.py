@@ -44,7 +44,7 @@ class DataInitialised(Quantizer):
 
     def initialise(self, x: Tensor) -> None:
         """Take the parameters' first values from x, unless they have been taken already."""
-        if self._ready or not self.training:
+        if self._ready or not self.training or x.numel() == 0:
             return
         with torch.no_grad():
             for name, value in self.initial(x.detach().float()).items():

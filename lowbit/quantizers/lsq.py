@@ -4,14 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.functional.affine import round_ste
-from lowbit.functional.stats import other_axes, over_channel
+from lowbit.functional.stats import over_channel
+from lowbit.quantizers._check import bit_width
 from lowbit.quantizers._initialise import DataInitialised
+from lowbit.quantizers._learned_step import SMALLEST_STEP, per_value, scaled_step
 from lowbit.quantizers._registry import register
-
-
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """x, whose gradient is multiplied by ``factor``."""
-    return x * factor + (x - x * factor).detach()
+from lowbit.quantizers._scale import wide
+from lowbit.quantizers._straight_through import closed_clamp
 
 
 @register("lsq")
@@ -34,8 +33,7 @@ class Lsq(DataInitialised):
 
     def __init__(self, bits: int = 4, signed: bool = True, per_channel: bool = False) -> None:
         super().__init__()
-        if not 2 <= bits <= 8:
-            raise ValueError(f"lsq takes 2 to 8 bits; got bits={bits}")
+        bit_width("lsq", bits, 2, 8)
         self.bits = bits
         self.signed = signed
         self.per_channel = per_channel
@@ -49,23 +47,24 @@ class Lsq(DataInitialised):
             self.step = nn.Parameter(self.step.new_ones(channels))
 
     def initial(self, x: Tensor) -> dict[str, Tensor]:
-        magnitude = x.abs().mean(other_axes(x, self.axis)) if self.per_channel else x.abs().mean()
-        return {"step": (2 * magnitude / math.sqrt(self.high)).clamp_min(1e-8)}
+        magnitude = x.abs().mean(per_value(x, self.step, self.axis))
+        return {"step": (2 * magnitude / math.sqrt(self.high)).clamp_min(SMALLEST_STEP)}
 
-    def _ratio(self, x: Tensor, step: Tensor) -> Tensor:
-        return x / over_channel(step.to(x.dtype), x, self.axis)
+    def _step(self, x: Tensor) -> Tensor:
+        return over_channel(scaled_step(self.step, x, self.high), x, self.axis)
 
     def forward(self, x: Tensor) -> Tensor:
         self.initialise(x)
-        shared = x.numel() // self.step.numel()
-        step = scale_gradient(self.step, 1 / math.sqrt(max(shared, 1) * self.high)).to(x.dtype)
-        step = over_channel(step, x, self.axis)
-        return step * round_ste(torch.clamp(x / step, self.low, self.high))
+        y = wide(x)
+        step = self._step(y)
+        return (step * round_ste(closed_clamp(y / step, self.low, self.high))).to(x.dtype)
 
     def value(self, x: Tensor) -> Tensor:
-        step = over_channel(self.step.to(x.dtype), x, self.axis)
-        return step * torch.round(torch.clamp(x / step, self.low, self.high))
+        y = wide(x)
+        step = self._step(y)
+        return (step * torch.round(torch.clamp(y / step, self.low, self.high))).to(x.dtype)
 
     def slope(self, x: Tensor) -> Tensor:
-        ratio = self._ratio(x, self.step)
+        y = wide(x)
+        ratio = y / self._step(y)
         return ((ratio >= self.low) & (ratio <= self.high)).to(x.dtype)

@@ -1,0 +1,1 @@
+"""Data modules: one data set per file, named as in ``configs/data``."""

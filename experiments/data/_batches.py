@@ -1,0 +1,52 @@
+"""The loader of data sets that fit in memory: whole batches from uint8 tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from experiments.data._augment import CropFlip
+from experiments.data._epochs import Batch, Epochs
+from experiments.data._normalise import Normalise
+from experiments.data._shares import Shares
+
+
+class Batches(Epochs):
+    """Batches of the images at ``indices``: gathered, augmented and normalised as one tensor.
+
+    ``images`` is (n, channels, height, width) uint8 and ``labels`` (n,) int64; batches are made
+    on the device where these lie. Order and augmentation of an epoch are drawn at its start for
+    all its images, the same on every process of a distributed run, whatever its share.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        indices: Tensor,
+        shares: Shares,
+        normalise: Normalise,
+        augment: CropFlip | None = None,
+        seed: int = 0,
+        shuffle: bool = False,
+    ) -> None:
+        super().__init__(shares, seed, shuffle)
+        self.images = images
+        self.labels = labels
+        self.indices = indices
+        self.augment = augment
+        self.normalise = normalise.to(images.device)
+
+    def batches(self, epoch: int, start: int) -> Iterator[Batch]:
+        order, generator = self.order(epoch)
+        draws = None
+        if self.augment is not None:
+            draws = self.augment.draw(len(order), generator).to(self.images.device)
+        chosen = self.indices[order].to(self.images.device)
+        for step in range(start, len(self)):
+            part = self.shares.part(step)
+            images = self.images[chosen[part]]
+            if self.augment is not None and draws is not None:
+                images = self.augment(images, draws[part])
+            yield self.normalise(images), self.labels[chosen[part]]

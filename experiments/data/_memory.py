@@ -1,0 +1,86 @@
+"""The base of data modules whose images fit in memory."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from experiments.data._augment import CropFlip
+from experiments.data._batches import Batches
+from experiments.data._module import DataModule
+from experiments.data._normalise import Normalise
+
+
+class InMemory(DataModule):
+    """Images as uint8 tensors; see ``DataModule`` for the options.
+
+    A subclass writes ``load``. Its ``crop_padding`` and ``flip`` say what ``augment`` does, and
+    its ``max_value`` is the pixel value of full brightness.
+
+    on_device     whether the images lie on the device that trains, where batches are then made;
+                  False keeps them in the host's memory
+    """
+
+    crop_padding: ClassVar[int] = 0
+    flip: ClassVar[bool] = False
+    max_value: ClassVar[int] = 255
+
+    def __init__(self, *, on_device: bool = True, **options: Any) -> None:
+        super().__init__(**options)
+        self.on_device = on_device
+        self._train: tuple[Tensor, Tensor] | None = None
+        self._test: tuple[Tensor, Tensor] | None = None
+
+    def load(self, train: bool) -> tuple[Tensor, Tensor]:
+        """The official training or test set: (n, channels, h, w) uint8 and (n,) int64."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        if stage in (None, "fit", "validate") and self._train is None:
+            self._train = self.load(train=True)
+            self.train_indices, self.val_indices = self.split(self._train[1])
+        if stage in (None, "test") and self._test is None:
+            self._test = self.load(train=False)
+
+    def train_dataloader(self) -> Batches:
+        self._train = self._placed(self._train)
+        return Batches(
+            *self._train,
+            indices=self.train_indices,
+            shares=self.shares(len(self.train_indices), training=True),
+            normalise=self._normalise(),
+            augment=CropFlip(self.crop_padding, self.flip) if self.augment else None,
+            seed=self.seed,
+            shuffle=self.shuffle,
+        )
+
+    def val_dataloader(self) -> Batches | list[Batches]:
+        if self.val_size == 0:
+            return []  # how Lightning is told that there is none
+        self._train = self._placed(self._train)
+        return self._evaluation(self._train, self.val_indices)
+
+    def test_dataloader(self) -> Batches:
+        self._test = self._placed(self._test)
+        return self._evaluation(self._test, torch.arange(len(self._test[1])))
+
+    def _evaluation(self, data: tuple[Tensor, Tensor], indices: Tensor) -> Batches:
+        return Batches(
+            *data,
+            indices=indices,
+            shares=self.shares(len(indices), training=False),
+            normalise=self._normalise(),
+        )
+
+    def _normalise(self) -> Normalise:
+        return Normalise(self.normalise, self.mean, self.std, self.max_value)
+
+    def _placed(self, data: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
+        if data is None:
+            raise RuntimeError(f"call setup() of {type(self).__name__} before its loaders")
+        if self.trainer is None or not self.on_device:
+            return data
+        device = self.trainer.strategy.root_device
+        return data[0].to(device), data[1].to(device)

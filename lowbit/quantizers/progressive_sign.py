@@ -1,0 +1,55 @@
+import torch
+from torch import Tensor
+
+from lowbit.functional.sign import sign
+from lowbit.quantizers._base import Quantizer, inside
+from lowbit.quantizers._check import number
+from lowbit.quantizers._registry import register
+
+
+@register("progressive_sign")
+class ProgressiveSign(Quantizer):
+    """A ramp that steepens into a sign as training goes; the sign itself in evaluation.
+
+    value  in training hardtanh(x / max(1 - T, eps)) with T = progress;
+           in evaluation +1 if x >= 0 else -1
+    slope  1 everywhere, or 1 if |x| <= clip else 0
+
+    In training more than two values come out: ``bits`` and ``levels`` say what evaluation
+    gives, and ``value_is_sign`` is true in evaluation only.
+
+    Arguments: ``eps``, the width of the ramp at the end; ``clip``, where the slope ends
+    (``None``: nowhere).
+
+    Source: the HardSign of BNext, Guo et al. 2022, which divides by a temperature and clamps.
+    """
+
+    bits = 1
+    levels = (-1.0, 1.0)
+    temperature: Tensor
+
+    def __init__(self, eps: float = 1e-3, clip: float | None = None) -> None:
+        super().__init__()
+        number("progressive_sign", "eps", eps, 0, 1, open_=True)
+        if clip is not None:
+            number("progressive_sign", "clip", clip, 0)
+        self.eps = eps
+        self.clip = clip
+        self.slope_reads_input = clip is not None
+        self.register_buffer("temperature", torch.tensor(0.0))
+
+    @property
+    def value_is_sign(self) -> bool:  # type: ignore[override]
+        return not self.training
+
+    def set_progress(self, fraction: float) -> None:
+        self.temperature.fill_(fraction)
+
+    def value(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return sign(x)
+        width = (1 - self.temperature).clamp_min(self.eps).to(x.dtype)
+        return (x / width).clamp(-1, 1)
+
+    def slope(self, x: Tensor) -> Tensor:
+        return x.new_ones(x.shape) if self.clip is None else inside(x, self.clip)

@@ -1,0 +1,44 @@
+import torch
+from torch import Tensor, nn
+
+from lowbit.functional.stats import over_channel
+from lowbit.quantizers._base import Quantizer
+from lowbit.quantizers._registry import register
+from lowbit.quantizers.approx_sign import ApproxSign
+
+
+@register("rsign")
+class RSign(Quantizer):
+    """Sign after a learned shift of each channel, with the slope of approx_sign.
+
+    value  +1 if x + b_c >= 0 else -1, with b_c the channel's ``shift`` (0 at first)
+    slope  2 - 2|x + b_c| if |x + b_c| <= 1 else 0
+
+    The gradient of b_c is the sum of gradient * slope over channel c.
+
+    Source: ReActNet, Liu et al. 2020; ``LearnableBias`` in ``reactnet.py`` of its repository.
+    """
+
+    bits = 1
+    levels = (-1.0, 1.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(1))
+        self.estimator = ApproxSign()
+
+    def bind(self, channels: int, axis: int) -> None:
+        super().bind(channels, axis)
+        self.shift = nn.Parameter(self.shift.new_zeros(channels))
+
+    def _shifted(self, x: Tensor) -> Tensor:
+        return x + over_channel(self.shift.to(x.dtype), x, self.axis)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.estimator(self._shifted(x))
+
+    def value(self, x: Tensor) -> Tensor:
+        return self.estimator.value(self._shifted(x))
+
+    def slope(self, x: Tensor) -> Tensor:
+        return self.estimator.slope(self._shifted(x))

@@ -1,0 +1,50 @@
+"""Every file of configs/data makes its data module, and states its defaults truly."""
+
+import inspect
+from pathlib import Path
+
+import pytest
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+import experiments.data
+from experiments.data._module import DataModule
+
+CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "data").glob("*.yaml"))
+MODULES = {
+    path.stem
+    for path in Path(experiments.data.__file__).parent.glob("*.py")
+    if not path.stem.startswith("_")
+}
+
+
+def options_of(cls):
+    """Option -> default, over the whole line of classes: the nearest default holds."""
+    found = {}
+    for base in reversed(cls.__mro__[: cls.__mro__.index(DataModule) + 1]):
+        for name, parameter in inspect.signature(base.__init__).parameters.items():
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                found[name] = parameter.default
+    return found
+
+
+def test_every_data_set_has_a_config():
+    assert {path.stem for path in CONFIGS} == MODULES
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_makes_its_module_and_names_every_option(path, monkeypatch):
+    monkeypatch.delenv("LOWBIT_DATA", raising=False)
+    config = OmegaConf.create({"seed": 3, "data": OmegaConf.load(path)})
+    data = instantiate(config.data)
+    assert data.seed == 3
+    assert data.num_classes > 0
+    assert data.in_channels in (1, 3)
+    assert data.image_size >= 8
+
+    stated = OmegaConf.to_container(config.data, resolve=True)
+    options = options_of(get_class(stated.pop("_target_")))
+    assert set(stated) == set(options)
+    assert {k: v for k, v in stated.items() if k != "seed"} == {
+        k: v for k, v in options.items() if k != "seed"
+    }

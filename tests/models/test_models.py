@@ -1,0 +1,333 @@
+"""What every model holds to: each class, and each file in configs/model."""
+
+import copy
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+from torch import nn
+
+import lowbit.models
+from lowbit import quantizers
+from lowbit.models import MLP, LeNet, ResNet18, VGGSmall
+from lowbit.nn import QConv2d, QLinear, QuantizedLayer, latent_layers
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "model").glob("*.yaml"))
+SIGN = {"input_quantization": "ste_sign", "weight_quantization": "sign"}
+
+# Small ones, and the shape of an input.
+SMALL = {
+    "mlp": (lambda **q: MLP(1, 5, 8, (12, 16, 8), **q), (1, 8, 8)),
+    "mlp_binary_ends": (lambda **q: MLP(1, 5, 8, (12, 16), binary_ends=True, **q), (1, 8, 8)),
+    "lenet": (lambda **q: LeNet(2, 5, 16, (4, 6), 10, **q), (2, 16, 16)),
+    "lenet_bn_sign": (lambda **q: LeNet(2, 5, 16, (4, 6), 10, order="bn_sign", **q), (2, 16, 16)),
+    "resnet18": (lambda **q: ResNet18(3, 5, width=4, **q), (3, 16, 16)),
+    "resnet18_imagenet": (
+        lambda **q: ResNet18(3, 5, width=4, stem="imagenet", downsample="pool_float", **q),
+        (3, 40, 40),
+    ),
+    "resnet18_block": (
+        lambda **q: ResNet18(3, 5, width=4, shortcut="block", downsample="quantized", **q),
+        (3, 16, 16),
+    ),
+    "vgg_small": (lambda **q: VGGSmall(3, 5, 16, 4, **q), (3, 16, 16)),
+}
+small = pytest.mark.parametrize(("make", "shape"), SMALL.values(), ids=SMALL)
+
+
+def batch(shape, size=4, seed=0):
+    return torch.randn(size, *shape, generator=torch.Generator().manual_seed(seed))
+
+
+def to_torch(model: nn.Module) -> nn.Module:
+    """A copy with each layer with quantizers replaced by its torch parent, weights kept."""
+    model = copy.deepcopy(model)
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, QuantizedLayer):
+            bias = layer.bias is not None
+            if isinstance(layer, QLinear):
+                twin = nn.Linear(layer.in_features, layer.out_features, bias)
+            else:
+                twin = nn.Conv2d(
+                    layer.in_channels,
+                    layer.out_channels,
+                    layer.kernel_size,
+                    layer.stride,
+                    layer.padding,
+                    bias=bias,
+                )
+            twin.load_state_dict(layer.state_dict())
+            model.set_submodule(name, twin)
+    return model
+
+
+@small
+def test_forward_and_backward_reach_every_parameter(make, shape):
+    model = make(**SIGN)
+    for size in (2, 5):
+        scores = model(batch(shape, size))
+        assert scores.shape == (size, 5)
+    F.cross_entropy(scores, torch.arange(5)).backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@small
+def test_without_quantizers_a_model_is_one_of_torch_layers(make, shape):
+    model = make()
+    assert any(isinstance(m, QuantizedLayer) for m in model.modules())
+    twin = to_torch(model)
+    assert not any(isinstance(m, QuantizedLayer) for m in twin.modules())
+    x = batch(shape)
+    results = []
+    for one in (model, twin):
+        scores = one(x)
+        scores.square().sum().backward()
+        results.append([scores, *(p.grad for p in one.parameters())])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+@small
+def test_without_quantizers_nonlinearities_are_relus(make, shape):
+    model = make()
+    assert any(isinstance(m, nn.ReLU) for m in model.modules())
+    assert not any(type(m).__name__ == "Hardtanh" for m in model.modules())
+
+
+@small
+def test_no_relu_stands_before_a_sign(make, shape):
+    """A ReLU before a sign would make every input +1."""
+    model = make(**SIGN).train()
+    seen = {}
+
+    def look(name):
+        def hook(layer, inputs):
+            seen[name] = (inputs[0] < 0).float().mean().item()
+
+        return hook
+
+    for name, layer in model.named_modules():
+        if isinstance(layer, QuantizedLayer) and layer.input_quantization is not None:
+            layer.register_forward_pre_hook(look(name))
+    model(batch(shape, 16))
+    assert seen
+    for name, negative in seen.items():
+        assert 0 < negative < 1, name
+
+
+@small
+def test_every_layer_has_its_own_quantizers(make, shape):
+    model = make(**SIGN)
+    found = [m for m in model.modules() if isinstance(m, quantizers.Quantizer)]
+    assert len(found) == len({id(m) for m in found}) > 0
+
+
+@small
+def test_the_threshold_reaches_the_layers_that_quantize_their_input(make, shape):
+    model = make(**SIGN, gradient_cancellation_threshold=0.0)
+    layers = [m for m in model.modules() if isinstance(m, QuantizedLayer)]
+    assert layers
+    for layer in layers:
+        expected = None if layer.input_quantization is None else 0.0
+        assert layer.gradient_cancellation_threshold == expected
+
+
+# The other variants add minutes of tracing and no new operation.
+@pytest.mark.parametrize("name", ["mlp", "lenet", "vgg_small", "resnet18"])
+def test_it_compiles_without_graph_breaks(name):
+    make, shape = SMALL[name]
+    model = make(**SIGN)
+    compiled = torch.compile(copy.deepcopy(model), backend="aot_eager", fullgraph=True)
+    x = batch(shape)
+    expected, scores = model(x), compiled(x)
+    torch.testing.assert_close(scores, expected, rtol=1e-4, atol=1e-5)
+    scores.sum().backward()
+
+
+@small
+def test_it_exports_for_any_batch_size(make, shape):
+    model = make(**SIGN).eval()
+    dimension = {0: torch.export.Dim("n", min=2)}
+    program = torch.export.export(model, (batch(shape),), dynamic_shapes=(dimension,))
+    x = batch(shape, 7)
+    torch.testing.assert_close(program.module()(x), model(x), rtol=1e-4, atol=1e-5)
+
+
+@small
+def test_a_copy_gives_the_same_scores(make, shape):
+    model = make(**SIGN).eval()
+    x = batch(shape)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert torch.equal(other(x), model(x))
+
+
+ONE_BIT = [name for name in quantizers.names() if quantizers.get(name).bits == 1]
+
+
+@pytest.mark.parametrize("name", ONE_BIT)
+@pytest.mark.parametrize("model", ["mlp_binary_ends", "resnet18"])
+def test_every_one_bit_quantizer_trains_input_and_weight(name, model):
+    make, shape = SMALL[model]
+    network = make(input_quantization=name, weight_quantization=name)
+    F.cross_entropy(network(batch(shape)), torch.arange(4)).backward()
+    for key, parameter in network.named_parameters():
+        if parameter.grad is not None:
+            assert parameter.grad.isfinite().all(), key
+    for key, layer in latent_layers(network):
+        assert layer.weight.grad is not None, key
+    assert network.eval()(batch(shape)).isfinite().all()
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+class TestEveryConfig:
+    def make(self, path: Path, **arguments) -> nn.Module:
+        options = yaml.safe_load(path.read_text())
+        module, name = options.pop("_target_").rsplit(".", 1)
+        assert module == "lowbit.models"
+        return getattr(lowbit.models, name)(**options, **arguments)
+
+    def test_it_makes_a_model_that_trains(self, path):
+        model = self.make(path, **SIGN)
+        size = {"MLP": 28, "LeNet": 28}.get(type(model).__name__, 32)
+        channels = 1 if size == 28 else 3
+        scores = model(batch((channels, size, size), 2))
+        assert scores.shape == (2, 10)
+        scores.sum().backward()
+
+    def test_its_values_are_the_defaults_of_the_class(self, path):
+        ours, plain = self.make(path), type(self.make(path))()
+        assert repr(ours) == repr(plain)
+        assert len(list(latent_layers(self.make(path, **SIGN)))) > 0
+
+
+def test_every_model_has_a_config():
+    classes = {yaml.safe_load(path.read_text())["_target_"].rsplit(".", 1)[1] for path in CONFIGS}
+    assert classes == set(lowbit.models.__all__)
+
+
+@pytest.mark.parametrize(
+    ("make", "count"),
+    [
+        (lambda: MLP(), 784 * 1024 + 2 * 1024 * 1024 + 10 * 1024 + 10 + 3 * 2 * 1024),
+        (lambda: LeNet(order="bn_sign"), 431_080 + 2 * (20 + 50)),
+        (lambda: LeNet(), 431_080 - 20 - 50 - 500 + 2 * (20 + 50 + 500)),
+        (lambda: VGGSmall(), 4_660_106),
+        (lambda: ResNet18(), 11_173_962),
+        (lambda: ResNet18(num_classes=1000, stem="imagenet"), 11_689_512),
+        (lambda: ResNet18(num_classes=1000, stem="imagenet", shortcut="block"), 11_689_512),
+        (lambda: ResNet18(downsample="quantized", **SIGN), 11_173_962),
+    ],
+)
+def test_parameter_counts(make, count):
+    assert sum(p.numel() for p in make().parameters()) == count
+
+
+def test_resnet18_is_torchvisions_without_quantizers():
+    torchvision = pytest.importorskip("torchvision")
+    theirs = torchvision.models.resnet18().eval()
+    ours = ResNet18(num_classes=1000, stem="imagenet", shortcut="block").eval()
+    generator = torch.Generator().manual_seed(0)
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, 1, 0.2, generator=generator)
+            nn.init.normal_(module.bias, 0, 0.2, generator=generator)
+            nn.init.normal_(module.running_mean, 0, 0.2, generator=generator)
+    ours.load_state_dict(theirs.state_dict())
+    x = batch((3, 64, 64), 2)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("stage", ["layer1", "layer2"])
+def test_shortcuts_go_around_every_convolution_or_around_two(stage):
+    x = batch((4, 8, 8))
+    for shortcut in ("conv", "block"):
+        block = getattr(ResNet18(width=4, shortcut=shortcut, **SIGN).eval(), stage)[0]
+        first = block.bn1(block.conv1(x))
+        if shortcut == "conv":
+            first = first + block.downsample(x)
+        around_second = first if shortcut == "conv" else block.downsample(x)
+        assert torch.equal(block(x), block.bn2(block.conv2(first)) + around_second)
+
+
+def test_quantized_layers_are_those_the_papers_quantize():
+    resnet = dict(ResNet18(width=4, **SIGN).named_modules())
+    assert type(resnet["conv1"]) is nn.Conv2d
+    assert type(resnet["fc"]) is nn.Linear
+    assert type(resnet["layer2.0.downsample.0"]) is nn.Conv2d
+    assert sum(isinstance(m, QConv2d) for m in resnet.values()) == 16
+    quantized = ResNet18(width=4, downsample="quantized", **SIGN)
+    assert len(list(latent_layers(quantized))) == 19
+    assert len(list(latent_layers(VGGSmall(width=4, **SIGN)))) == 5
+    assert len(list(latent_layers(LeNet(**SIGN)))) == 2
+    assert len(list(latent_layers(MLP(hidden=(4, 4, 4), **SIGN)))) == 2
+    ends = MLP(hidden=(4, 4, 4), binary_ends=True, **SIGN)
+    layers = [layer for _, layer in latent_layers(ends)]
+    assert [layer.input_quantization is None for layer in layers] == [True, False, False, False]
+
+
+def test_lenet_bn_sign_is_xnor_nets_lenet():
+    model = LeNet(order="bn_sign", conv_std=0.05, **SIGN)
+    kinds = [type(m).__name__ for m in [*model.features, *model.hidden, model.fc]]
+    first = ["Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"]
+    second = ["BatchNorm2d", "QConv2d", "ReLU", "MaxPool2d"]
+    assert kinds == [*first, *second, "BatchNorm2d", "QLinear", "ReLU", "Linear"]
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert [m.affine for m in norms] == [False, True, True]
+    assert all(m.eps == 1e-4 for m in norms)
+    assert model.features[5].weight.std().item() == pytest.approx(0.05, rel=0.05)
+
+
+def test_pad_value_reaches_the_convolutions():
+    for model in (
+        ResNet18(width=4, pad_value=1, **SIGN),
+        LeNet(kernel_size=3, padding=1, pad_value=1, **SIGN),
+        VGGSmall(width=4, pad_value=1, **SIGN),
+    ):
+        assert {m.pad_value for m in model.modules() if isinstance(m, QConv2d)} == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "expected"),
+    [(None, nn.ReLU), ("sign", nn.Identity), ({"name": "lsq", "bits": 4}, nn.ReLU)],
+)
+def test_the_models_own_activation_follows_the_input_quantizer(quantizer, expected):
+    model = ResNet18(width=4, input_quantization=quantizer)
+    assert type(model.layer1[0].act1) is expected
+
+
+@pytest.mark.parametrize("name", ["identity", "relu", "hardtanh", "prelu", "rprelu", "maxout"])
+def test_a_named_activation_is_used_everywhere(name):
+    model = VGGSmall(width=4, activation=name, **SIGN)
+    found = {type(m).__name__.lower() for m in model.features[2::3]} | {
+        type(model.features[-1]).__name__.lower()
+    }
+    assert name in found
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ResNet18(stem="cifar10"), "stem is one of cifar, imagenet; got 'cifar10'"),
+        (lambda: ResNet18(shortcut="none"), "shortcut is one of conv, block"),
+        (lambda: ResNet18(downsample="avg"), "downsample is one of float, pool_float, quantized"),
+        (lambda: ResNet18(activation="swish"), "no activation named 'swish'; known: identity"),
+        (lambda: LeNet(order="sign_bn"), "order is one of conv_bn, bn_sign"),
+        (lambda: LeNet(image_size=8), "image_size=8 is too small"),
+        (lambda: VGGSmall(image_size=28), "multiple of 8; got 28"),
+        (lambda: MLP(hidden=()), "hidden needs the width"),
+        (lambda: MLP(input_quantization="sing"), "did you mean"),
+    ],
+)
+def test_a_wrong_argument_is_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_lenet_takes_images_of_8_with_padding():
+    model = LeNet(1, 10, 8, kernel_size=3, padding=1, **SIGN)
+    assert model(batch((1, 8, 8))).shape == (4, 10)
