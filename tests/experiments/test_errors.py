@@ -1,0 +1,121 @@
+"""What the user can put right ends in one message and exit code 1, before any training."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from experiments._app import CONFIGS, Problem
+from experiments.eval import evaluate
+from experiments.train import train
+
+
+class Unsafe:
+    """Runs a command when it is unpickled."""
+
+    def __reduce__(self):
+        return os.system, ("touch executed",)
+
+
+def command(*arguments, cwd, module="train"):
+    return subprocess.run(
+        [sys.executable, "-m", f"experiments.{module}", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(CONFIGS.parent), "HYDRA_FULL_ERROR": "0"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def trained_folders(folder):
+    return [*folder.rglob("checkpoints"), *folder.rglob("metrics.csv")]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["quantizer.input=aprox_sign"], "did you mean 'approx_sign'"),
+        (["quantizer.weight={name:swish_sign,betta:10}"], "betta"),
+        (["quantizer.gradient_cancellation_threshold=-1"], "at least 0"),
+        (["quantizer.gradient_cancellation_threshold=true"], "got True"),
+        (["seed=null"], "seed is a whole number"),
+        (["recipe.loss=hinge"], "cross_entropy, squared_hinge_mean"),
+        (["recipe.label_smoothing=1"], r"in \[0, 1\)"),
+        (["model.hidden=[]"], "model: hidden needs"),
+        (["optimizer.rest={lrr:1}"], "lrr"),
+        (["optimizer.latent=null"], "no claim on trainable parameters"),
+        (["data=mnist", "data.root=absent", "data.download=false"], "data.root="),
+        (["data.num_classes=0", "data=digits"], "num_classes of Digits"),
+        (["resume=absent.ckpt"], "no checkpoint at absent.ckpt"),
+    ],
+)
+def test_the_message_names_the_value_and_the_way_out(overrides, message, config, tmp_path):
+    with pytest.raises(Problem, match=message):
+        train(config("data.batch_size=64", *sorted(overrides, key=lambda o: "data=" not in o)))
+    assert trained_folders(tmp_path) == []
+
+
+@pytest.mark.parametrize("damage", ["garbage", "truncated", "unsafe", "no_weights", "other_model"])
+def test_a_checkpoint_that_cannot_be_used_is_refused(damage, tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "bad.ckpt"
+    if damage == "garbage":
+        path.write_bytes(b"not a checkpoint")
+        message = "damaged"
+    elif damage == "truncated":
+        torch.save({"state_dict": {"w": torch.ones(1000)}}, path)
+        path.write_bytes(path.read_bytes()[:2000])
+        message = "damaged"
+    elif damage == "unsafe":
+        torch.save({"state_dict": {}, "x": Unsafe()}, path)
+        message = "could run code"
+    elif damage == "no_weights":
+        torch.save({"weights": 1}, path)
+        message = "no 'state_dict'"
+    else:
+        torch.save({"state_dict": {"w": torch.ones(3)}}, path)
+        message = "of another model"
+    with pytest.raises(Problem, match=message):
+        tiny(f"resume={path}")
+    assert not (tmp_path / "executed").exists()
+    assert trained_folders(tmp_path) == []
+
+
+def test_eval_needs_a_checkpoint_and_its_configuration(tmp_path):
+    from omegaconf import OmegaConf
+
+    def cfg(checkpoint):
+        return OmegaConf.create({"checkpoint": checkpoint, "config": None})
+
+    with pytest.raises(Problem, match="which checkpoint"):
+        evaluate(cfg(None))
+    torch.save({"state_dict": {}}, tmp_path / "x.ckpt")
+    with pytest.raises(Problem, match="no configuration at"):
+        evaluate(cfg(str(tmp_path / "x.ckpt")))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "quantizer.input=sign,aprox_sign", "seed=0,1"], "did you mean 'approx_sign'"),
+        (["trainer.max_epoch=3"], "max_epoch"),
+    ],
+)
+def test_the_command_ends_with_one_message_and_exit_code_1(arguments, message, tmp_path):
+    done = command(*arguments, cwd=tmp_path)
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert trained_folders(tmp_path) == []
+
+
+def test_eval_of_a_corrupt_file_ends_with_one_message_and_exit_code_1(tmp_path):
+    (tmp_path / "bad.ckpt").write_bytes(b"x" * 100)
+    done = command("checkpoint=bad.ckpt", cwd=tmp_path, module="eval")
+    assert done.returncode == 1
+    assert "cannot load the checkpoint bad.ckpt" in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.ckpt"]

@@ -1,0 +1,105 @@
+"""Every experiment composes, and trains two batches on images of the right shape."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from experiments._app import CONFIGS
+from experiments.train import train
+
+EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
+QUANTIZERS = sorted(path.stem for path in (CONFIGS / "quantizer").glob("*.yaml"))
+SHAPES = {"digits": (1, 8, 10), "mnist": (1, 28, 10), "fashion_mnist": (1, 28, 10)}
+SHAPES |= {"cifar10": (3, 32, 10), "cifar100": (3, 32, 100), "imagenet": (3, 224, 1000)}
+
+
+def synthetic(experiment: str) -> list[str]:
+    """Overrides for synthetic images of the shape of the experiment's own data."""
+    text = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
+    data = re.search(r"override /data: (\w+)", text)
+    parent = re.search(r"^  - (\w+)$", text, re.MULTILINE)
+    if data is None and parent is not None:
+        return synthetic(parent.group(1))
+    assert data is not None
+    channels, side, classes = SHAPES[data.group(1)]
+    return [
+        "data=synthetic",
+        f"data.in_channels={channels}",
+        f"data.image_size={side}",
+        f"data.num_classes={classes}",
+        "data.train_size=24",
+        "data.val_size=8",
+        "data.test_size=8",
+        "data.batch_size=8",
+    ]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_trains_two_batches(experiment, config, tmp_path):
+    small = ["model.width=8"] if "resnet" in experiment else []
+    cfg = config(
+        f"experiment={experiment}", *synthetic(experiment), "debug=quick", "logger=none", *small
+    )
+    metrics = train(cfg)
+    assert 0 <= metrics["test/accuracy"] <= 1
+    assert torch.isfinite(torch.tensor(list(metrics.values()))).all()
+    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 1
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_opens_with_paper_command_figure_and_time(experiment):
+    head = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
+    for word in ("paper", "command", "published", "time"):
+        assert re.search(rf"^# {word} ", head, re.MULTILINE), f"no {word}"
+    assert len(head.splitlines()) <= 30
+
+
+@pytest.mark.parametrize("quantizer", QUANTIZERS)
+def test_every_quantizer_preset_trains(quantizer, tiny):
+    metrics = tiny(f"quantizer={quantizer}", "debug=quick")
+    assert torch.isfinite(torch.tensor(metrics["test/loss"]))
+
+
+@pytest.mark.parametrize("scheduler", ["none", "cosine", "linear", "step", "multistep"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "bop"])
+def test_every_optimizer_and_scheduler_makes_a_recipe(optimizer, scheduler, tiny_config):
+    from experiments import _build
+
+    _build.check(tiny_config(f"optimizer={optimizer}", f"scheduler={scheduler}"))
+
+
+def test_an_experiments_values_win_over_those_of_train_yaml(config):
+    assert config("experiment=xnor_lenet_mnist").published.value == 0.9923
+    assert config("experiment=lenet_mnist_float").quantizer.input is None
+    assert config("experiment=lenet_mnist_float").model == config(
+        "experiment=lenet_mnist_binary"
+    ).model
+
+
+def test_a_mapping_on_the_command_line_replaces_a_presets_quantizer(config):
+    from experiments import _build
+
+    cfg = config("quantizer=lsq", "quantizer.weight={name:swish_sign,beta:10}")
+    assert _build.quantization(cfg)["weight_quantization"] == {"name": "swish_sign", "beta": 10}
+    assert _build.quantization(cfg)["input_quantization"]["bits"] == 4
+
+
+def test_a_new_quantizer_trains_by_its_name(tiny):
+    import lowbit
+    from lowbit.quantizers._registry import quantizers
+
+    @lowbit.quantizers.register("test_only_sign")
+    class TestOnlySign(lowbit.quantizers.SignQuantizer):
+        """Sign, for this test."""
+
+        def slope(self, x):
+            return torch.ones_like(x)
+
+    try:
+        assert "test/accuracy" in tiny("quantizer.input=test_only_sign", "debug=quick")
+    finally:
+        del quantizers._classes["test_only_sign"]
+        del quantizers._aliases["testonlysign"]

@@ -1,0 +1,114 @@
+"""The losses, schedules and logs of a training."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from experiments import schedules
+from experiments.recipes._losses import LOSSES, smooth
+from experiments.recipes.classify import Classify
+
+
+def rates(schedule, steps, **options):
+    """The rate that each of the first steps is taken with, from a base of 2."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = schedule(optimizer, steps_per_epoch=2, **options)
+    seen = []
+    for _ in range(steps):
+        seen.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return seen
+
+
+def test_the_cosine_falls_from_the_rate_to_its_final_share():
+    seen = rates(schedules.cosine, 9, epochs=4, final=0.1)
+    assert seen == pytest.approx([0.2 + 1.8 * (1 + math.cos(math.pi * i / 8)) / 2 for i in range(9)])
+
+
+def test_the_line_ends_at_its_final_share():
+    assert rates(schedules.linear, 5, epochs=2) == pytest.approx([2, 1.5, 1, 0.5, 0])
+
+
+def test_steps_multiply_at_whole_epochs():
+    assert rates(schedules.step, 6, every=1, gamma=0.5) == pytest.approx([2, 2, 1, 1, 0.5, 0.5])
+    seen = rates(schedules.multistep, 6, milestones=[1, 2], gamma=0.1)
+    assert seen == pytest.approx([2, 2, 0.2, 0.2, 0.02, 0.02])
+
+
+def test_warm_up_rises_over_its_epochs():
+    seen = rates(schedules.step, 6, every=100, warmup=2)
+    assert seen == pytest.approx([0.5, 1, 1.5, 2, 2, 2])
+
+
+def test_smoothed_cross_entropy_is_torchs():
+    scores, labels = torch.randn(5, 7), torch.arange(5)
+    target = smooth(F.one_hot(labels, 7).float(), 0.1)
+    ours = LOSSES["cross_entropy"](scores, target)
+    torch.testing.assert_close(ours, F.cross_entropy(scores, labels, label_smoothing=0.1))
+
+
+def test_the_squared_hinge_is_of_signed_targets():
+    scores, target = torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]])
+    # (1 - 0.5)^2 for the true class, (1 + 0.5)^2 for the other
+    assert LOSSES["squared_hinge_sum"](scores, target) == pytest.approx(2.5)
+    assert LOSSES["squared_hinge_mean"](scores, target) == pytest.approx(1.25)
+
+
+def test_mixup_mixes_images_and_targets_alike():
+    class Spy(nn.Module):
+        def forward(self, x):
+            self.seen = x
+            return x
+
+    torch.manual_seed(0)
+    recipe = Classify(Spy(), 4, optimizer=lambda m: None, mixup=1.0)
+    targets = []
+    recipe.loss = lambda scores, target: targets.append(target) or scores.sum()
+    recipe.log = lambda *a, **k: None
+    labels = torch.arange(4)
+    recipe.training_step((F.one_hot(labels, 4).float(), labels), 0)
+    torch.testing.assert_close(recipe.model.seen, targets[0])  # images are their own targets
+    assert not torch.equal(targets[0], F.one_hot(labels, 4).float())
+
+
+def test_many_classes_have_a_top5():
+    assert "accuracy_top5" in Classify(nn.Identity(), 100, lambda m: None).metrics["val_metrics"]
+    assert list(Classify(nn.Identity(), 10, lambda m: None).metrics["val_metrics"]) == ["accuracy"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "trainer.accumulate_grad_batches=2",
+        "trainer.precision=bf16-mixed",
+        "recipe.loss=squared_hinge_sum",
+        "data.val_size=0",
+        "callbacks=[default,flip_ratio,cancelled_gradients,weight_clip,normalisation_floor]",
+        "logger=default",
+    ],
+)
+def test_options_train(override, tiny, tmp_path):
+    metrics = tiny(override, "trainer.max_epochs=2")
+    assert math.isfinite(metrics["test/loss"])
+    if override == "logger=default":
+        assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    if "flip_ratio" in override:
+        header = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0]
+        assert "flips/all" in header
+        assert "cancelled/layers" in header
+
+
+def test_a_binary_network_learns(tiny):
+    metrics = tiny("trainer.max_epochs=15", "data.signal=0.9", "optimizer.lr=0.01")
+    assert metrics["test/accuracy"] > 0.8
+
+
+def test_compile_is_asked_of_the_model(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self: asked.append(type(self).__name__))
+    tiny("compile=true", "debug=quick")
+    assert asked == ["MLP"]

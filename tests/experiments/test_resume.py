@@ -1,0 +1,125 @@
+"""A training that was stopped and resumed is the training that was not."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from experiments import _app
+from experiments.callbacks.progress import Progress
+
+# All that draws random numbers or has a state beside the weights.
+EVERYTHING = (
+    "quantizer=ede",
+    "quantizer.input=stochastic_sign",
+    "model.dropout=0.3",
+    "recipe.mixup=0.2",
+    "recipe.label_smoothing=0.1",
+    "scheduler.factory.warmup=1.5",
+    "callbacks=[default,weight_clip,flip_ratio,cancelled_gradients]",
+    "quantizer.gradient_cancellation_threshold=1.0",
+    "trainer.max_epochs=5",
+    "seed=3",
+)
+
+
+def state(folder, name="last"):
+    return torch.load(folder / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def stop_after(monkeypatch, epoch):
+    """End the training with an error when this epoch (from 0) begins, as a crash would."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        if trainer.current_epoch == epoch:
+            raise RuntimeError("stopped by the test")
+
+    monkeypatch.setattr(Progress, "on_train_epoch_start", on_train_epoch_start)
+
+
+@pytest.mark.parametrize("stopped", [1, 3])
+def test_resumed_equals_uninterrupted(tiny, tmp_path, monkeypatch, stopped):
+    whole, first, second = tmp_path / "whole", tmp_path / "first", tmp_path / "second"
+    expected = tiny(*EVERYTHING, folder=whole)
+    with monkeypatch.context() as patch:
+        stop_after(patch, stopped)
+        with pytest.raises(RuntimeError, match="stopped by the test"):
+            tiny(*EVERYTHING, folder=first)
+    assert not (first / "result.json").exists()
+    assert state(first)["epoch"] == stopped - 1
+    metrics = tiny(*EVERYTHING, f"resume={first}/checkpoints/last.ckpt", folder=second)
+
+    assert metrics == expected
+    assert (second / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
+    for name in ("last", "best"):
+        a, b = state(whole, name), state(second, name)
+        assert a["epoch"] == b["epoch"]
+        assert a["global_step"] == b["global_step"]
+        for key, value in a["state_dict"].items():
+            assert torch.equal(value, b["state_dict"][key]), key
+        moments = a["optimizer_states"][0]["state"]
+        for i, values in moments.items():
+            for key, value in values.items():
+                assert torch.equal(value, b["optimizer_states"][0]["state"][i][key])
+
+
+@pytest.mark.parametrize("interval", ["step", "epoch"])
+def test_a_schedulers_rate_goes_on_after_resume(tiny, tmp_path, monkeypatch, interval):
+    halving = (
+        "~scheduler",
+        f"+scheduler.interval={interval}",
+        "+scheduler.factory={_target_: torch.optim.lr_scheduler.ExponentialLR, _partial_: true, "
+        "gamma: 0.5}",
+        "trainer.max_epochs=3",
+    )
+    tiny(*halving, folder=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(RuntimeError):
+            tiny(*halving, folder=tmp_path / "first")
+    tiny(
+        *halving, f"resume={tmp_path}/first/checkpoints/last.ckpt", folder=tmp_path / "second"
+    )
+
+    def rates(folder):
+        with (tmp_path / folder / "metrics.csv").open() as file:
+            return [float(row["lr/rest"]) for row in csv.DictReader(file)]
+
+    steps = 4 if interval == "step" else 1
+    assert rates("whole") == pytest.approx([1e-3 * 0.5 ** (steps * n) for n in (1, 2, 3)])
+    assert rates("second") == rates("whole")
+
+
+def test_seeds_differ_and_zero_is_a_seed(tiny, tmp_path):
+    runs = {
+        (seed, i): tiny(f"seed={seed}", "trainer.max_epochs=1", folder=tmp_path / f"{seed}{i}")
+        for seed, i in ((0, 0), (0, 1), (1, 0))
+    }
+    assert runs[0, 0] == runs[0, 1]
+    assert runs[0, 0] != runs[1, 0]
+
+
+def test_resume_alone_brings_the_overrides_of_its_run(tmp_path):
+    hydra = tmp_path / ".hydra"
+    hydra.mkdir()
+    (hydra / "overrides.yaml").write_text(json.dumps(["model=lenet", "seed=1", "+data.x=2"]))
+    word = f"resume={tmp_path}/checkpoints/last.ckpt"
+    assert _app.with_old_overrides([word, "seed=2"]) == ["model=lenet", "+data.x=2", word, "seed=2"]
+    assert _app.with_old_overrides(["seed=2"]) == ["seed=2"]
+    assert _app.with_old_overrides(["resume=null"]) == ["resume=null"]
+
+
+def test_the_same_seed_draws_anew_in_each_epoch(config):
+    from experiments.recipes.classify import Classify
+
+    model = torch.nn.Linear(2, 10)
+    recipe = Classify(model, 10, optimizer=lambda m: None, seed=0)
+    drawn = []
+    for epoch in (0, 1, 0):
+        recipe._trainer = SimpleNamespace(current_epoch=epoch, global_rank=0)
+        recipe._fabric = None
+        recipe.on_train_epoch_start()
+        drawn.append(float(torch.rand(())))
+    assert drawn[0] == drawn[2] != drawn[1]
