@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.functional.clip import cancel_gradient, clip_gradient
+from lowbit.nn._scratch import scratch
 from lowbit.quantizers import Quantizer
 
 if TYPE_CHECKING:
@@ -58,11 +59,16 @@ def plain_sign(quantizer: Quantizer | None, x: Tensor) -> bool:
     )
 
 
-def quantize(quantizer: Quantizer | None, x: Tensor, plain: bool, minus: float = 0.0) -> Tensor:
-    """``quantizer.value(x) - minus``, without a graph; plain signs in two or three cheap passes."""
+def quantize(
+    slot: str, quantizer: Quantizer | None, x: Tensor, plain: bool, minus: float = 0.0
+) -> Tensor:
+    """``quantizer.value(x) - minus``, without a graph; plain signs in two or three cheap passes.
+
+    Plain signs are written to the scratch memory of ``slot``.
+    """
     if plain:
         # A comparison written to floats is vectorised; to bools and back it is not.
-        codes = torch.ge(x, 0, out=torch.empty_like(x)).mul_(2)
+        codes = torch.ge(x, 0, out=scratch(slot, x)).mul_(2)
         return codes if minus == -1 else codes.sub_(1 + minus)
     value = x if quantizer is None else quantizer.value(x)
     return value if minus == 0 else value - minus
@@ -109,8 +115,8 @@ class FusedOp(torch.autograd.Function):
         ctx.plain = plain_sign(inputs, x), plain_sign(weights, weight)
         shift = layer._fused_shift(ctx.dtype)
         return layer._fused_op(
-            quantize(inputs, x, ctx.plain[0], shift).to(ctx.dtype),
-            quantize(weights, weight, ctx.plain[1]).to(ctx.dtype),
+            quantize("input", inputs, x, ctx.plain[0], shift).to(ctx.dtype),
+            quantize("weight", weights, weight, ctx.plain[1]).to(ctx.dtype),
             None if bias is None else bias.to(ctx.dtype),
             shift,
         )
@@ -124,8 +130,8 @@ class FusedOp(torch.autograd.Function):
         shift = layer._fused_shift(ctx.dtype)
         dx, dw, db = layer._fused_op_backward(
             gradient,
-            quantize(ctx.inputs, x, ctx.plain[0], shift).to(ctx.dtype),
-            quantize(ctx.weights, weight, ctx.plain[1]).to(ctx.dtype),
+            quantize("input", ctx.inputs, x, ctx.plain[0], shift).to(ctx.dtype),
+            quantize("weight", ctx.weights, weight, ctx.plain[1]).to(ctx.dtype),
             needed,
             shift,
         )

@@ -506,3 +506,39 @@ def test_channels_last_stays_and_strided_input_works():
 def test_latent_layers_are_those_with_a_weight_quantizer():
     model = nn.Sequential(qnn.QLinear(2, 2), qnn.QLinear(2, 2, **SIGN), nn.Linear(2, 2))
     assert [name for name, _ in qnn.latent_layers(model)] == ["1"]
+
+
+def test_scratch_memory_is_each_threads_own():
+    from concurrent.futures import ThreadPoolExecutor
+
+    layer = qnn.QConv2d(8, 8, 3, padding=1, **SIGN, gradient_cancellation_threshold=1.0)
+    images = [torch.randn(4, 8, 32, 32) for _ in range(16)]
+
+    def work(x):
+        x = x.clone().requires_grad_()
+        y = layer(x)
+        return y.detach(), *torch.autograd.grad(y.square().sum(), [x, layer.weight])
+
+    expected = [work(x) for x in images]
+    with ThreadPoolExecutor(4) as pool:
+        for got, wanted in zip(pool.map(work, images), expected, strict=True):
+            for a, b in zip(got, wanted, strict=True):
+                assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "strided", "5d"])
+def test_scratch_tensors_have_the_layout_asked_for(layout):
+    from lowbit.nn._scratch import scratch
+
+    like = {
+        "contiguous": torch.empty(2, 3, 4, 5),
+        "channels_last": torch.empty(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "strided": torch.empty(2, 3, 8, 5)[:, :, ::2],
+        "5d": torch.empty(2, 3, 4, 5, 6).to(memory_format=torch.channels_last_3d),
+    }[layout]
+    got = scratch("test", like)
+    assert got.shape == like.shape
+    assert got.dtype == like.dtype
+    assert got.stride() == torch.empty_like(like).stride()
+    scratch("test", torch.empty(10_000)).fill_(1.0)  # grows
+    assert scratch("other", like).data_ptr() != scratch("test", like).data_ptr()
