@@ -14,7 +14,13 @@ from torch import Tensor
 # Larger ones are allocated as usual, so that little stays behind after training.
 LARGEST_BYTES = 128 * 2**20
 
-_local = threading.local()
+
+class _Buffers(threading.local):
+    def __init__(self) -> None:
+        self.of: dict[tuple[str, torch.dtype], Tensor] = {}
+
+
+_buffers = _Buffers()
 
 
 def scratch(slot: str, like: Tensor) -> Tensor:
@@ -29,9 +35,8 @@ def scratch(slot: str, like: Tensor) -> Tensor:
     )
     if not dense or count * like.element_size() > LARGEST_BYTES:
         return torch.empty_like(like)
-    buffers = _local.__dict__
     key = (slot, like.dtype)
-    buffer = buffers.get(key)
+    buffer = _buffers.of.get(key)
     if buffer is None or buffer.numel() < count:
-        buffer = buffers[key] = torch.empty(count, dtype=like.dtype)
+        buffer = _buffers.of[key] = torch.empty(count, dtype=like.dtype)
     return buffer.as_strided(like.shape, like.stride())

@@ -323,9 +323,8 @@ def test_ttq_and_its_two_scales() -> None:
     g = upstream(w)
     quantizer = quantizer_of("ttq")
     scales = dict(quantizer.named_parameters())
-    assert [p.tolist() for p in scales.values()] in ([[1.0], [1.0]], [1.0, 1.0])
-    (positive,) = (p for n, p in scales.items() if "pos" in n or n.endswith("p"))
-    (negative,) = (p for n, p in scales.items() if "neg" in n or n.endswith("n"))
+    positive, negative = scales["positive_scale"], scales["negative_scale"]
+    assert (positive.item(), negative.item()) == (1, 1)
     put(positive, 0.7)
     put(negative, 1.9)
     value, dx, dwp, dwn = ref.ttq(w, g, 0.7, 1.9, 0.05)
@@ -447,16 +446,16 @@ class TestLsqPlus:
         close(named["step"].grad.squeeze(), dstep.sum(), what="step")
         close(named["offset"].grad.squeeze(), dbeta.sum(), what="offset")
 
-    def test_weights_start_from_mean_and_deviation(self, bits: int, signed: bool) -> None:
-        if not signed:
-            return  # the source fixes the start of weights only
-        w = 0.2 - np.random.default_rng(1).standard_normal((100, 100))
-        quantizer = get({"name": "lsq_plus", "bits": bits}).double()
-        run(quantizer, w, w)
-        spread = max(abs(w.mean() - 3 * w.std()), abs(w.mean() + 3 * w.std()))
-        step = dict(quantizer.named_parameters())["step"]
-        # n or n - 1 in the deviation is one part in 20 000 here.
-        close(step.squeeze(), spread / 2 ** (bits - 1), rtol=1e-4)
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_lsq_plus_weights_start_from_mean_and_deviation(bits: int) -> None:
+    w = 0.2 - np.random.default_rng(1).standard_normal((100, 100))
+    quantizer = get({"name": "lsq_plus", "bits": bits}).double()
+    run(quantizer, w, w)
+    spread = max(abs(w.mean() - 3 * w.std()), abs(w.mean() + 3 * w.std()))
+    step = dict(quantizer.named_parameters())["step"]
+    # n or n - 1 in the deviation is one part in 20 000 here.
+    close(step.squeeze(), spread / 2 ** (bits - 1), rtol=1e-4)
 
 
 # The sums that two or more tables of powers of two make, divided by the largest.
