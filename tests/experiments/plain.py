@@ -9,7 +9,10 @@ class Plain(nn.Sequential):
     """flatten - Linear - QLinear - Linear, for images of 8 x 8 and ten classes."""
 
     def __init__(
-        self, input_quantization=None, weight_quantization=None, gradient_cancellation_threshold=None
+        self,
+        input_quantization=None,
+        weight_quantization=None,
+        gradient_cancellation_threshold=None,
     ):
         super().__init__(
             nn.Flatten(),

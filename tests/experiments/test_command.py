@@ -8,6 +8,7 @@ import sys
 import torch
 
 from experiments._app import CONFIGS
+from experiments.train import train as in_process
 from tests.experiments.conftest import TINY
 
 
@@ -28,7 +29,7 @@ def weights(folder):
     return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_two_processes_train_what_one_trains_on_the_same_batches(tiny, tmp_path):
+def test_two_processes_train_what_one_trains_on_the_same_batches(config, tmp_path):
     # In double precision, so that the order of a sum cannot turn a sign.
     common = (
         "~model",
@@ -41,8 +42,7 @@ def test_two_processes_train_what_one_trains_on_the_same_batches(tiny, tmp_path)
     done = train(
         *overrides, *common, "data.batch_size=8", "trainer=ddp", "hydra.run.dir=two", cwd=tmp_path
     )
-    plain = tuple(o for o in common if o != "~model")
-    one = tiny("~model", *plain, folder=tmp_path / "one")
+    one = in_process(config(*overrides, *common, "data.batch_size=16", folder=tmp_path / "one"))
 
     two = json.loads((tmp_path / "two" / "result.json").read_text())
     assert two["processes"] == 2

@@ -44,17 +44,17 @@ def trained_folders(folder):
         (["seed=null"], "seed is a whole number"),
         (["recipe.loss=hinge"], "cross_entropy, squared_hinge_mean"),
         (["recipe.label_smoothing=1"], r"in \[0, 1\)"),
-        (["model.hidden=[]"], "model: hidden needs"),
-        (["optimizer.rest={lrr:1}"], "lrr"),
+        (["~experiment", "model=mlp", "model.hidden=[]"], "model: hidden needs"),
+        (["+optimizer.rest.lrr=1"], "lrr"),
         (["optimizer.latent=null"], "no claim on trainable parameters"),
         (["data=mnist", "data.root=absent", "data.download=false"], "data.root="),
-        (["data.num_classes=0", "data=digits"], "num_classes of Digits"),
+        (["data.limit=0"], "limit of Digits"),
         (["resume=absent.ckpt"], "no checkpoint at absent.ckpt"),
     ],
 )
 def test_the_message_names_the_value_and_the_way_out(overrides, message, config, tmp_path):
     with pytest.raises(Problem, match=message):
-        train(config("data.batch_size=64", *sorted(overrides, key=lambda o: "data=" not in o)))
+        train(config(*overrides))
     assert trained_folders(tmp_path) == []
 
 

@@ -74,9 +74,10 @@ def test_every_optimizer_and_scheduler_makes_a_recipe(optimizer, scheduler, tiny
 def test_an_experiments_values_win_over_those_of_train_yaml(config):
     assert config("experiment=xnor_lenet_mnist").published.value == 0.9923
     assert config("experiment=lenet_mnist_float").quantizer.input is None
-    assert config("experiment=lenet_mnist_float").model == config(
-        "experiment=lenet_mnist_binary"
-    ).model
+    assert (
+        config("experiment=lenet_mnist_float").model
+        == config("experiment=lenet_mnist_binary").model
+    )
 
 
 def test_a_mapping_on_the_command_line_replaces_a_presets_quantizer(config):

@@ -26,7 +26,9 @@ def rates(schedule, steps, **options):
 
 def test_the_cosine_falls_from_the_rate_to_its_final_share():
     seen = rates(schedules.cosine, 9, epochs=4, final=0.1)
-    assert seen == pytest.approx([0.2 + 1.8 * (1 + math.cos(math.pi * i / 8)) / 2 for i in range(9)])
+    assert seen == pytest.approx(
+        [0.2 + 1.8 * (1 + math.cos(math.pi * i / 8)) / 2 for i in range(9)]
+    )
 
 
 def test_the_line_ends_at_its_final_share():

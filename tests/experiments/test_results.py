@@ -70,17 +70,22 @@ def test_eval_finds_what_training_reported(tiny, tmp_path):
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    metrics = tiny("trainer.max_epochs=2")
+    # The best by a rate that falls is the first epoch.
+    metrics = tiny("trainer.max_epochs=3", "callbacks.checkpoint.monitor=lr/rest")
     folder = tmp_path / "run"
     (folder / ".hydra").mkdir()
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
         from tests.experiments.conftest import TINY
 
         OmegaConf.save(compose("train", overrides=list(TINY)), folder / ".hydra" / "config.yaml")
-        cfg = compose("eval", overrides=[f"checkpoint={folder}/checkpoints/last.ckpt"])
+        best, last = (
+            compose("eval", overrides=[f"checkpoint={folder}/checkpoints/{name}.ckpt"])
+            for name in ("best", "last")
+        )
     before = sorted(folder.rglob("*"))
-    found = evaluate(cfg)
-    assert found == {k.removesuffix("_last"): v for k, v in metrics.items() if k.endswith("_last")}
+    found = evaluate(best) | {f"{name}_last": value for name, value in evaluate(last).items()}
+    assert found == metrics
+    assert metrics["test/loss"] != metrics["test/loss_last"]
     assert sorted(folder.rglob("*")) == before
 
 

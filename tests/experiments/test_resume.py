@@ -79,9 +79,7 @@ def test_a_schedulers_rate_goes_on_after_resume(tiny, tmp_path, monkeypatch, int
         stop_after(patch, 2)
         with pytest.raises(RuntimeError):
             tiny(*halving, folder=tmp_path / "first")
-    tiny(
-        *halving, f"resume={tmp_path}/first/checkpoints/last.ckpt", folder=tmp_path / "second"
-    )
+    tiny(*halving, f"resume={tmp_path}/first/checkpoints/last.ckpt", folder=tmp_path / "second")
 
     def rates(folder):
         with (tmp_path / folder / "metrics.csv").open() as file:
@@ -90,6 +88,29 @@ def test_a_schedulers_rate_goes_on_after_resume(tiny, tmp_path, monkeypatch, int
     steps = 4 if interval == "step" else 1
     assert rates("whole") == pytest.approx([1e-3 * 0.5 ** (steps * n) for n in (1, 2, 3)])
     assert rates("second") == rates("whole")
+
+
+def test_the_last_checkpoint_is_of_the_last_epoch_also_where_an_earlier_one_is_best(tiny, tmp_path):
+    tiny("callbacks.checkpoint.monitor=lr/rest", "trainer.max_epochs=3")  # which only falls
+    assert state(tmp_path / "run", "best")["epoch"] == 0
+    assert state(tmp_path / "run", "last")["epoch"] == 2
+
+
+def test_a_best_epoch_from_before_the_stop_stays_the_best(tiny, tmp_path, monkeypatch):
+    falling = ("callbacks.checkpoint.monitor=lr/rest", "trainer.max_epochs=3")
+    whole = tiny(*falling, folder=tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(RuntimeError):
+            tiny(*falling, folder=tmp_path / "first")
+    resume = f"resume={tmp_path}/first/checkpoints/last.ckpt"
+    assert tiny(*falling, resume, folder=tmp_path / "second") == whole
+    assert state(tmp_path / "second", "best")["epoch"] == 0
+
+
+def test_of_equal_epochs_the_latest_is_best(tiny, tmp_path):
+    tiny("callbacks.checkpoint.monitor=lr/rest", "scheduler=none", "trainer.max_epochs=3")
+    assert state(tmp_path / "run", "best")["epoch"] == 2
 
 
 def test_seeds_differ_and_zero_is_a_seed(tiny, tmp_path):

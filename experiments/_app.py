@@ -1,0 +1,136 @@
+"""The command line: Hydra with the configs of this repository, and errors in one message."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.errors import CompactHydraException, InstantiationException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+
+
+class Problem(CompactHydraException):
+    """Something the user can put right. Hydra prints its text without a traceback, exit code 1."""
+
+
+@contextlib.contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn every error of the block into a ``Problem`` of the same meaning.
+
+    ``HYDRA_FULL_ERROR=1`` still shows the whole traceback.
+    """
+    try:
+        yield
+    except CompactHydraException as error:
+        if not isinstance(error, InstantiationException):
+            raise
+        raise Problem(_instantiation(error)) from error
+    except Exception as error:
+        raise Problem(_words(error)) from error
+
+
+def _words(error: BaseException) -> str:
+    """The text of an error, with its type where the text alone would not say enough."""
+    said = isinstance(error, (ValueError, OSError, RuntimeError)) and str(error)
+    return str(error) if said else f"{type(error).__name__}: {error}"
+
+
+def _instantiation(error: InstantiationException) -> str:
+    """What went wrong when a ``_target_`` was called: the config key, and the first cause."""
+    key = re.search(r"full_key: (\S+)", str(error))
+    cause: BaseException = error
+    while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    words = str(error) if cause is error else _words(cause)
+    return f"{key.group(1)}: {words}" if key else words
+
+
+def run_name() -> str:
+    """The experiment's name in paths and results; ``custom`` without one (``~experiment``)."""
+    return str(HydraConfig.get().runtime.choices.get("experiment") or "custom")
+
+
+def path_safe(text: str) -> str:
+    """Overrides as a folder name, at most 120 characters, that needs no quotes on a command line.
+
+    ``seed=1,model=mlp`` becomes ``seed-1_model-mlp``.
+    """
+    return re.sub(r"[^\w.+-]+", "_", str(text).replace("=", "-"))[:120].strip("_")
+
+
+def processes(without_gpu: int) -> int:
+    """How many processes ``trainer=ddp`` starts: one for each GPU, or ``without_gpu``."""
+    import torch
+
+    return torch.cuda.device_count() or without_gpu
+
+
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+OmegaConf.register_new_resolver("path_safe", path_safe, replace=True)
+OmegaConf.register_new_resolver("processes", processes, replace=True)
+
+
+class SweepCheck(Callback):
+    """Checks every job of a sweep before the first one trains."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+        from hydra.core.override_parser.overrides_parser import OverridesParser
+
+        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
+            return  # a sweeper that chooses its jobs as it goes
+        words = list(config.hydra.overrides.task)
+        words += [f"{k}={v}" for k, v in (config.hydra.sweeper.params or {}).items()]
+        overrides = OverridesParser.create().parse_overrides(words)
+        for batch in BasicSweeper.split_arguments(overrides, None):
+            for job in batch:
+                self._check(list(job))
+
+    def _check(self, overrides: list[str]) -> None:
+        from experiments import _build
+
+        try:
+            with clear_errors():
+                _build.check(hydra.compose(config_name="train", overrides=overrides))
+        except CompactHydraException as error:
+            # Hydra turns an exception of a callback into a warning, and would go on to train.
+            print(f"{' '.join(overrides)}: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Nothing to do."""
+
+
+def with_old_overrides(arguments: list[str]) -> list[str]:
+    """A command line with ``resume=CHECKPOINT``, completed by the overrides of that run.
+
+    So ``resume=…`` alone continues the same training; what is given beside it wins.
+    """
+    given = {_key(argument): argument.partition("=")[2] for argument in arguments}
+    if given.get("resume") in (None, "", "null"):
+        return arguments
+    saved = Path(given["resume"]).parent.parent / ".hydra" / "overrides.yaml"
+    if not saved.is_file():
+        return arguments
+    old = [word for word in OmegaConf.load(saved) if _key(word) not in given]
+    return [*old, *arguments]
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Run ``task`` with the configuration that the command line describes."""
+    sys.argv[1:] = with_old_overrides(sys.argv[1:])
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()

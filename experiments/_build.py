@@ -1,0 +1,163 @@
+"""From a configuration to the objects that train: each is made, and checked, before training."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+import lowbit
+from experiments import _checkpoint
+from experiments._app import Problem
+
+
+@dataclass
+class Run:
+    """What one training needs."""
+
+    recipe: pl.LightningModule
+    data: pl.LightningDataModule
+    trainer: pl.Trainer
+    resume: str | None = None
+
+
+# What Lightning says although the user has nothing to act on.
+QUIET = (
+    ".*does not have many workers.*",
+    ".*is smaller than the logging interval.*",
+    ".*exists and is not empty.*",
+    ".*you defined a `validation_step` but have no `val_dataloader`.*",
+    ".*GPU available but not used.*",
+    ".*LeafSpec.*",
+    ".*it is recommended to use `self.log.*sync_dist=True.*",
+    ".*Using `DistributedSampler` with the dataloaders.*",
+)
+
+
+def quiet() -> None:
+    """Silence Lightning's notices and the warnings of ``QUIET``, nothing else."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for message in QUIET:
+        warnings.filterwarnings("ignore", message)
+
+
+def quantization(cfg: DictConfig) -> dict[str, Any]:
+    """The three quantization arguments of a model, checked."""
+    given = OmegaConf.to_container(cfg.quantizer, resolve=True)
+    for role in ("input", "weight"):
+        if isinstance(given[role], str) and given[role].startswith("{"):
+            # Presets quote their mappings, or one on the command line would merge into theirs.
+            given[role] = OmegaConf.to_container(OmegaConf.create(given[role]))
+        try:
+            lowbit.quantizers.get(given[role])
+        except ValueError as error:
+            raise Problem(f"quantizer.{role}: {error}") from error
+    threshold = given["gradient_cancellation_threshold"]
+    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
+    if threshold is not None and not (number and threshold >= 0):
+        raise Problem(
+            "quantizer.gradient_cancellation_threshold is a number of at least 0, or null for "
+            f"no cancellation; got {threshold!r}"
+        )
+    return {
+        "input_quantization": given["input"],
+        "weight_quantization": given["weight"],
+        "gradient_cancellation_threshold": threshold,
+    }
+
+
+def make_data(cfg: DictConfig) -> pl.LightningDataModule:
+    """The data module, whose files are there (or were downloaded) when this returns."""
+    data = instantiate(cfg.data)
+    data.prepare_data()
+    return data
+
+
+def make_model(cfg: DictConfig, data: Any) -> nn.Module:
+    """The network: its YAML, the quantizers, and the shape of the data where it asks for it."""
+    takes = inspect.signature(get_class(cfg.model._target_)).parameters
+    facts = {name: getattr(data, name) for name in ("in_channels", "num_classes", "image_size")}
+    arguments = {**facts, **quantization(cfg)}
+    fitting = {
+        k: v for k, v in arguments.items() if k in takes and not (k in facts and k in cfg.model)
+    }
+    return instantiate(cfg.model, **fitting, _convert_="all")
+
+
+def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
+    """The Lightning module: model, loss, optimizer and scheduler."""
+    model = make_model(cfg, data)
+    recipe = instantiate(
+        cfg.recipe,
+        model=model,
+        num_classes=data.num_classes,
+        optimizer=instantiate(cfg.optimizer, _convert_="all"),
+        scheduler=instantiate(cfg.scheduler, _convert_="all"),
+        seed=cfg.seed,
+    )
+    recipe.make_optimizer(model)  # an unclaimed parameter or a wrong option shows now
+    return recipe
+
+
+def make_callbacks(cfg: Mapping[str, Any]) -> list[pl.Callback]:
+    """The callbacks, ``history`` last: it writes down what the others log."""
+    names = sorted((cfg or {}), key=lambda name: name == "history")
+    return [instantiate(cfg[name]) for name in names if cfg[name] is not None]
+
+
+def check_seed(seed: Any) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise Problem(f"seed is a whole number of at least 0; got {seed!r}")
+
+
+def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule]:
+    """Seed, then make data and recipe."""
+    quiet()
+    check_seed(cfg.seed)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
+    quantization(cfg)
+    data = make_data(cfg)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    return data, make_recipe(cfg, data)
+
+
+def check(cfg: DictConfig) -> None:
+    """Raise what ``build`` would raise for this configuration, but make no folder and no log."""
+    _, recipe = prepare(cfg)
+    if cfg.resume is not None:
+        _checkpoint.load_weights(recipe, cfg.resume)
+
+
+def build(cfg: DictConfig, folder: Path) -> Run:
+    """Everything for training into ``folder``."""
+    data, recipe = prepare(cfg)
+    if cfg.resume is not None:
+        _checkpoint.load_weights(recipe, cfg.resume)
+    if cfg.compile:
+        recipe.model.compile()
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder
+    loggers = [instantiate(logger) for logger in cfg.logger.values() if logger is not None]
+    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=make_callbacks(cfg.callbacks))
+    return Run(recipe, data, trainer, cfg.resume)
+
+
+def for_test(cfg: DictConfig) -> Run:
+    """Data, recipe and a trainer that writes nothing."""
+    data, recipe = prepare(cfg)
+    trainer = instantiate(
+        cfg.trainer, logger=False, callbacks=[], enable_checkpointing=False, max_epochs=1
+    )
+    return Run(recipe, data, trainer)

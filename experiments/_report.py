@@ -1,0 +1,167 @@
+"""What a run says when it ends: its metrics, its sizes, and where its files are."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import platform
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+import lowbit
+from experiments import _checkpoint
+from experiments._build import Run
+from lowbit.nn import latent_layers
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_metrics(run: Run) -> dict[str, float]:
+    """Validation and test metrics of the weights that the recipe has now."""
+    metrics: dict[str, float] = {}
+    if run.data.val_size > 0:
+        metrics |= run.trainer.validate(run.recipe, run.data, verbose=False)[0]
+    return metrics | run.trainer.test(run.recipe, run.data, verbose=False)[0]
+
+
+def final_metrics(run: Run) -> dict[str, float]:
+    """Metrics of the best weights by validation, and under ``…_last`` those of the last."""
+    last = test_metrics(run)
+    best = last
+    path = getattr(run.trainer.checkpoint_callback, "best_model_path", "")
+    run.trainer.strategy.barrier("best checkpoint")
+    if path and Path(path).is_file():
+        _checkpoint.load_weights(run.recipe, path)
+        best = test_metrics(run)
+    return best | {f"{name}_last": value for name, value in last.items()}
+
+
+def sizes(model: nn.Module) -> dict[str, Any]:
+    """Parameters, the bits of weights, and bytes: as trained, and with quantized weights packed.
+
+    A packed weight takes the bits of its quantizer; all else, buffers too, stays as it is.
+    """
+    packed = {
+        id(layer.weight): (layer.weight.numel(), layer.weight_quantization.bits)
+        for _, layer in latent_layers(model)
+        if layer.weight_quantization is not None
+    }
+    parameters = list(model.parameters())
+    tensors = [*parameters, *model.buffers()]
+    trained = sum(t.numel() * t.element_size() for t in tensors)
+    kept = sum(t.numel() * t.element_size() for t in tensors if id(t) not in packed)
+    return {
+        "parameters": sum(p.numel() for p in parameters),
+        "bits": {
+            str(bits): sum(n for n, b in packed.values() if b == bits)
+            for bits in sorted({b for _, b in packed.values()})
+        },
+        "bytes": trained,
+        "bytes_packed": kept + sum(math.ceil(n * bits / 8) for n, bits in packed.values()),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    """What git says about this repository; None outside one, or without git."""
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def device_name(device: torch.device) -> str:
+    """The model name of the GPU or of the processor."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def result(cfg: DictConfig, run: Run, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
+    """The contents of ``result.json``: what ran, where, and what came out."""
+    overrides: list[str] = []
+    if HydraConfig.initialized():
+        overrides = list(HydraConfig.get().overrides.task)
+    dirty = _git("status", "--porcelain", "--untracked-files=no")
+    published = cfg.get("published")
+    return {
+        "experiment": cfg.name,
+        "command": shlex.join(["python", "-m", "experiments.train", *overrides]),
+        "overrides": overrides,
+        "seed": cfg.seed,
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if dirty is None else dirty != "",
+        "torch": torch.__version__,
+        "lowbit": lowbit.__version__,
+        "device": device_name(run.trainer.strategy.root_device),
+        "processes": run.trainer.world_size,
+        "threads": torch.get_num_threads(),
+        "metrics": metrics,
+        "seconds": round(seconds, 1),
+        "epochs": run.trainer.current_epoch,
+        "resumed": run.resume,
+        **sizes(run.recipe.model),
+        "published": None if published is None else OmegaConf.to_container(published),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _figure(name: str, value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{100 * value:.2f} %" if "accuracy" in name else f"{value:.4f}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1000:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.2f} MB"
+
+
+def show(result: dict[str, Any], folder: Path) -> None:
+    """Print the table that ends a run."""
+    metrics = result["metrics"]
+    table = Table(title=f"{result['experiment']}, seed {result['seed']}", title_justify="left")
+    table.add_column("")
+    table.add_column("best by validation", justify="right")
+    table.add_column("last", justify="right")
+    for name, value in metrics.items():
+        if not name.endswith("_last"):
+            last = metrics.get(f"{name}_last")
+            table.add_row(name, _figure(name, value), _figure(name, last))
+    table.add_section()
+    bits = [f"{count:,} of {b} bit" for b, count in result["bits"].items()]
+    rest = result["parameters"] - sum(result["bits"].values())
+    table.add_row("parameters", f"{result['parameters']:,}")
+    table.add_row("as", ", ".join([*bits, f"{rest:,} of 32 bit"]))
+    table.add_row("size as trained", _bytes(result["bytes"]))
+    table.add_row("size when packed", _bytes(result["bytes_packed"]))
+    table.add_row("time", f"{result['seconds']:.1f} s, {result['epochs']} epochs")
+    console = Console(width=max(Console().width, 80))
+    console.print(table)
+    console.print(f"files: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
+
+
+def show_metrics(metrics: dict[str, float], title: str) -> None:
+    """Print metrics alone, as ``eval`` does."""
+    table = Table("", "", show_header=False)
+    for name, value in metrics.items():
+        table.add_row(name, _figure(name, value))
+    console = Console()
+    console.print(title, soft_wrap=True, highlight=False)
+    console.print(table)

@@ -1,0 +1,53 @@
+"""One row of figures per epoch: ``metrics.csv``."""
+
+from __future__ import annotations
+
+import csv
+import os
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class History(pl.Callback):
+    """Writes all logged metrics after each epoch into ``path``, a CSV.
+
+    Rows travel in the checkpoint: the file of a resumed run, and what it tells the loggers,
+    begin with the epochs of the run it continues.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, float]] = []
+        self._restored = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": [dict(row) for row in self.rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = [dict(row) for row in state_dict["rows"]]
+        self._restored = len(self.rows)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        for row in self.rows[: self._restored]:
+            figures = {k: v for k, v in row.items() if k not in ("epoch", "step")}
+            for logger in trainer.loggers:
+                logger.log_metrics({**figures, "epoch": row["epoch"]}, int(row["step"]))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        row |= {name: float(value) for name, value in sorted(trainer.callback_metrics.items())}
+        self.rows = [r for r in self.rows if r["epoch"] != row["epoch"]] + [row]
+        if trainer.is_global_zero:
+            self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        beside = self.path.with_suffix(".part")
+        with beside.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        os.replace(beside, self.path)

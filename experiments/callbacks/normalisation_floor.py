@@ -1,0 +1,29 @@
+"""The scales of batch normalisation kept positive."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class NormalisationFloor(pl.Callback):
+    """Clamps the scale (weight) of every batch normalisation to at least ``floor`` after each step.
+
+    A scale that falls through 0 would flip the signs of a whole channel.
+
+    Source: ``models/LeNet_5.py`` of jiecaoyu/XNOR-Net-PyTorch, floor 0.01.
+    """
+
+    def __init__(self, floor: float = 0.01) -> None:
+        self.floor = floor
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
+    ) -> None:
+        with torch.no_grad():
+            for module in pl_module.modules():
+                if isinstance(module, _BatchNorm) and module.weight is not None:
+                    module.weight.clamp_(min=self.floor)

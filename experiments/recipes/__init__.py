@@ -1,0 +1,1 @@
+"""Training methods, one Lightning module per file."""

@@ -1,0 +1,136 @@
+"""Supervised classification: one model, one loss, one optimizer."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics.classification import MulticlassAccuracy
+
+from experiments.recipes._losses import LOSSES, smooth
+
+
+class Classify(pl.LightningModule):
+    """Trains ``model``: images (n, channels, height, width) -> scores (n, num_classes).
+
+    optimizer        called with the model
+    scheduler        None, or ``{"factory": …, "interval": "step" | "epoch"}``; the factory is
+                     called with the optimizer, and with ``steps_per_epoch`` where it takes it
+    loss             ``cross_entropy``, ``squared_hinge_mean`` or ``squared_hinge_sum``
+    label_smoothing  how much of a label's probability is spread over all classes
+    mixup            alpha of the Beta distribution that images are mixed by (Zhang et al. 2018,
+                     "mixup: Beyond Empirical Risk Minimization"); 0: off
+    seed             of dropout, mixup and stochastic quantizers, drawn anew in every epoch
+
+    Logs ``{train,val,test}/loss`` and ``/accuracy`` (a fraction), and ``/accuracy_top5`` where
+    there are 50 classes or more.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        num_classes: int,
+        optimizer: Callable[[nn.Module], torch.optim.Optimizer],
+        scheduler: dict[str, Any] | None = None,
+        loss: str = "cross_entropy",
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if loss not in LOSSES:
+            raise ValueError(f"recipe.loss is one of {', '.join(LOSSES)}; got {loss!r}")
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"recipe.label_smoothing is in [0, 1); got {label_smoothing}")
+        if mixup < 0:
+            raise ValueError(f"recipe.mixup is at least 0, 0 for off; got {mixup}")
+        if scheduler is not None and scheduler["interval"] not in ("step", "epoch"):
+            raise ValueError(
+                f"scheduler.interval is 'step' or 'epoch'; got {scheduler['interval']!r}"
+            )
+        self.model = model
+        self.num_classes = num_classes
+        self.make_optimizer = optimizer
+        self.scheduler = scheduler
+        self.loss = LOSSES[loss]
+        self.label_smoothing = label_smoothing
+        self.mixup = mixup
+        self.seed = seed
+        ks = {"accuracy": 1, **({"accuracy_top5": 5} if num_classes >= 50 else {})}
+        self.metrics = nn.ModuleDict(
+            {
+                f"{stage}_metrics": nn.ModuleDict(
+                    {
+                        name: MulticlassAccuracy(num_classes, top_k=k, average="micro")
+                        for name, k in ks.items()
+                    }
+                )
+                for stage in ("train", "val", "test")
+            }
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x)
+
+    def on_train_epoch_start(self) -> None:
+        """Draw what is random in this epoch from (seed, epoch, process): a resumed run has it."""
+        key = (self.seed * 1_000_003 + self.current_epoch) * 4_099 + self.global_rank
+        torch.manual_seed(key % 2**63)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        x, labels = batch
+        target = F.one_hot(labels, self.num_classes).to(x.dtype)
+        if self.mixup > 0:
+            share = float(torch.distributions.Beta(self.mixup, self.mixup).sample())
+            other = torch.randperm(len(x), device=x.device)
+            x = share * x + (1 - share) * x[other]
+            target = share * target + (1 - share) * target[other]
+        scores = self(x)
+        loss = self.loss(scores, smooth(target, self.label_smoothing))
+        self._log("train", loss, scores, target.argmax(-1))
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        self._evaluate("test", batch)
+
+    def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        x, labels = batch
+        scores = self(x)
+        loss = self.loss(scores, F.one_hot(labels, self.num_classes).to(scores.dtype))
+        self._log(stage, loss, scores, labels)
+
+    def _log(self, stage: str, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
+        everywhere = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
+        self.log(f"{stage}/loss", loss, sync_dist=True, **everywhere)
+        for name, metric in self.metrics[f"{stage}_metrics"].items():
+            metric.update(scores.detach(), labels)
+            self.log(f"{stage}/{name}", metric, **everywhere)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer(self.model)
+        if self.scheduler is None:
+            return optimizer
+        factory = self.scheduler["factory"]
+        arguments: dict[str, Any] = {}
+        if "steps_per_epoch" in inspect.signature(factory).parameters:
+            _ = self.trainer.estimated_stepping_batches  # makes the loader, which has the length
+            batches = self.trainer.num_training_batches
+            arguments["steps_per_epoch"] = math.ceil(batches / self.trainer.accumulate_grad_batches)
+        # Always "step": Lightning takes the steps of an epoch after it has written the
+        # checkpoint of that epoch, so that a resumed run would lack one.
+        scheduler = {"scheduler": factory(optimizer, **arguments), "interval": "step"}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        assert self.scheduler is not None
+        if self.scheduler["interval"] == "step" or self.trainer.is_last_batch:
+            scheduler.step()

@@ -1,0 +1,210 @@
+"""Results: one file per run, gathered into one per experiment, and a table of all.
+
+Every run leaves ``result.json``; ``scripts/collect_results.py`` calls ``collect``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import statistics
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent / "results"
+
+# Overrides that change where or how a run is executed but not what it computes.
+ELSEWHERE = (
+    "seed", "hydra", "launcher", "data.root", "data.download", "threads", "resume",
+)  # fmt: skip
+
+# What is kept of each run, in this order.
+KEPT = (
+    "seed", "metrics", "seconds", "epochs", "parameters", "bytes", "bytes_packed", "commit",
+    "dirty", "torch", "lowbit", "device", "processes", "threads", "finished",
+)  # fmt: skip
+
+
+def _write(path: Path, text: str) -> None:
+    """Write beside and rename, so that a file is whole or not there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(path.name + ".part")
+    beside.write_text(text)
+    os.replace(beside, path)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """Leave ``result.json`` in a run's folder."""
+    _write(folder / "result.json", _json(result))
+
+
+def read_result(run: Path) -> dict[str, Any]:
+    """The result of a run, given its folder or the file itself."""
+    path = run / "result.json" if run.is_dir() else run
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is not there: {run} is not the folder of a finished run "
+            "(result.json is written when training ends)"
+        )
+    return json.loads(path.read_text())
+
+
+def recipe_of(overrides: Iterable[str]) -> list[str]:
+    """The overrides that say what was trained, sorted; seed, paths and launchers are left out."""
+    kept = []
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~").partition("@")[0]
+        parts = key.replace("/", ".")
+        if key != "experiment" and not any(
+            parts == name or parts.startswith(f"{name}.") for name in ELSEWHERE
+        ):
+            kept.append(override)
+    return sorted(kept)
+
+
+def _group(experiment: str, overrides: list[str], runs: list[dict[str, Any]]) -> dict[str, Any]:
+    runs = sorted(runs, key=lambda run: (run["seed"], run["finished"]))
+    # "custom" is the name of a run without an experiment, not an experiment to ask for.
+    chosen = "~experiment" if experiment == "custom" else f"experiment={experiment}"
+    seeds = ",".join(str(run["seed"]) for run in runs)
+    sweep = ["-m"] if len(runs) > 1 else []
+    metrics = {}
+    for name in sorted(set.intersection(*(set(run["metrics"]) for run in runs))):
+        values = [run["metrics"][name] for run in runs]
+        metrics[name] = {
+            "mean": statistics.fmean(values),
+            "std": statistics.stdev(values) if len(values) > 1 else None,
+            "values": values,
+        }
+    return {
+        "overrides": overrides,
+        "command": shlex.join(
+            ["python", "-m", "experiments.train", *sweep, chosen, *overrides, f"seed={seeds}"]
+        ),
+        "n": len(runs),
+        "metrics": metrics,
+        "runs": [{name: run.get(name) for name in KEPT} for run in runs],
+    }
+
+
+def merge(old: dict[str, Any] | None, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """An experiment's file with more results in it; a seed's newest run replaces the others."""
+    experiment = results[0]["experiment"]
+    by_recipe: dict[tuple[str, ...], dict[int, dict[str, Any]]] = {}
+    for group in (old or {}).get("groups", []):
+        by_recipe[tuple(group["overrides"])] = {run["seed"]: run for run in group["runs"]}
+    for result in results:
+        seeds = by_recipe.setdefault(tuple(recipe_of(result["overrides"])), {})
+        known = seeds.get(result["seed"])
+        if known is None or known["finished"] <= result["finished"]:
+            seeds[result["seed"]] = result
+    newest = max(results, key=lambda result: result["finished"])
+    return {
+        "experiment": experiment,
+        "published": newest["published"],
+        "groups": [
+            _group(experiment, list(overrides), list(seeds.values()))
+            for overrides, seeds in sorted(by_recipe.items())
+        ],
+    }
+
+
+def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = False) -> list[Path]:
+    """Gather runs into ``<experiment>.json`` and ``RESULTS.md`` in ``folder``; the files written.
+
+    A result from changed files cannot be had again: ``ValueError``, unless ``allow_dirty``,
+    which marks it instead.
+    """
+    by_experiment: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        result = read_result(run)
+        if result["dirty"] is not False and not allow_dirty:
+            what = "files that differ from it" if result["dirty"] else "no commit"
+            raise ValueError(
+                f"{run}: trained at commit {result['commit']} with {what}; commit and run "
+                f"again, or pass --allow-dirty to collect it with a mark"
+            )
+        by_experiment.setdefault(result["experiment"], []).append(result)
+    written = []
+    for experiment, results in sorted(by_experiment.items()):
+        path = folder / f"{experiment}.json"
+        old = json.loads(path.read_text()) if path.is_file() else None
+        _write(path, _json(merge(old, results)))
+        written.append(path)
+    _write(folder / "RESULTS.md", table(folder))
+    return [*written, folder / "RESULTS.md"]
+
+
+def _percent(value: float | None, sign: str = "") -> str:
+    return "–" if value is None else f"{100 * value:{sign}.2f}"
+
+
+def _row(experiment: dict[str, Any], group: dict[str, Any]) -> list[str]:
+    published = experiment["published"] or {}
+    figure = published.get("value")
+    metrics = group["metrics"]
+    accuracy = metrics.get("test/accuracy", {"mean": None, "std": None})
+    last = metrics.get("test/accuracy_last", {"mean": None, "std": None})
+    # Ours beside theirs: their last epoch against our last, anything else against our best.
+    ours = last["mean"] if published.get("selection") == "last" else accuracy["mean"]
+    gap = ours - figure if figure is not None and ours is not None else None
+    runs = group["runs"]
+    seconds = statistics.fmean(run["seconds"] for run in runs)
+    commits = sorted({str(run["commit"])[:9] for run in runs})
+    mark = " (dirty)" if any(run["dirty"] is not False for run in runs) else ""
+    shown = _percent(accuracy["mean"])
+    if accuracy["std"] is not None:
+        shown += f" ± {_percent(accuracy['std'])}"
+    return [
+        " ".join([experiment["experiment"], *(f"`{o}`" for o in group["overrides"])]),
+        f"{_percent(figure)} ({published['selection']})" if figure is not None else "–",
+        shown,
+        _percent(last["mean"]),
+        _percent(gap, "+"),
+        str(group["n"]),
+        ", ".join(sorted({run["device"] for run in runs})),
+        f"{seconds:.0f} s",
+        ", ".join(commits) + mark,
+    ]
+
+
+def table(folder: Path = FOLDER) -> str:
+    """RESULTS.md: every collected experiment, published figure beside ours."""
+    head = ["experiment", "published", "test", "last", "gap", "n", "device", "time", "commit"]
+    experiments = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    rows = [_row(experiment, group) for experiment in experiments for group in experiment["groups"]]
+    commands = [
+        f"- {experiment['experiment']}: `{group['command']}`"
+        for experiment in experiments
+        for group in experiment["groups"]
+    ]
+    sources = [
+        f"- {experiment['experiment']}: {experiment['published']['source']}"
+        for experiment in experiments
+        if experiment["published"]
+    ]
+    lines = [
+        "# Results",
+        "",
+        "Written by `scripts/collect_results.py` from the files beside it; do not edit.",
+        "",
+        "Accuracies in %. `test`: the epoch that validated best, mean ± standard deviation over n",
+        "seeds; `last`: the last epoch. `published` says in brackets which epoch it is of; `gap`",
+        "is ours less published, our last against a published last and our `test` otherwise.",
+        "`time` is of one run, from start to table.",
+        "",
+        *("| " + " | ".join(row) + " |" for row in (head, ["---"] * len(head), *rows)),
+        "",
+        "## Commands",
+        "",
+        *commands,
+    ]
+    if sources:
+        lines += ["", "## Published figures", "", *sources]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,35 @@
+"""Train one network, or sweep over many: ``python -m experiments.train --help``."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from experiments import _app
+
+
+def train(cfg: DictConfig) -> dict[str, float]:
+    """Train as ``cfg`` says, test the best and the last weights, report; returns the metrics."""
+    from experiments import _build, _report
+    from experiments.results import write_result
+
+    folder = Path(cfg.folder)
+    start = time.perf_counter()
+    with _app.clear_errors():
+        run = _build.build(cfg, folder)
+    run.trainer.fit(run.recipe, run.data, ckpt_path=run.resume, weights_only=True)
+    metrics = _report.final_metrics(run)
+    if run.trainer.is_global_zero:
+        result = _report.result(cfg, run, metrics, time.perf_counter() - start)
+        write_result(folder, result)
+        _report.show(result, folder)
+    return metrics
+
+
+if __name__ == "__main__":
+    # Imported under its own name, so that a sweep's other processes find the function there.
+    from experiments.train import train as task
+
+    _app.start(task, "train")
