@@ -49,29 +49,38 @@ def may_recompute(quantizer: Quantizer | None) -> bool:
 
 
 def plain_sign(quantizer: Quantizer | None, x: Tensor) -> bool:
-    """Whether ``quantize`` may take signs by comparison, which does not see a NaN."""
+    """Whether signs may be taken by comparison, which does not see a NaN."""
     return (
         quantizer is not None
         and quantizer.value_is_sign
         and x.device.type == "cpu"
         and x.numel() > 0
-        and not bool(x.amax().isnan())
+        # A sum is quicker than a maximum, but infinities (or overflow) spoil it too.
+        and (bool(x.sum().isfinite()) or not bool(x.amax().isnan()))
     )
 
 
 def quantize(
-    slot: str, quantizer: Quantizer | None, x: Tensor, plain: bool, minus: float = 0.0
+    slot: str, quantizer: Quantizer | None, x: Tensor, plain: bool, times: float = 1.0
 ) -> Tensor:
-    """``quantizer.value(x) - minus``, without a graph; plain signs in two or three cheap passes.
-
-    Plain signs are written to the scratch memory of ``slot``.
-    """
+    """``times * quantizer.value(x)``, without a graph; plain signs in scratch memory."""
     if plain:
         # A comparison written to floats is vectorised; to bools and back it is not.
-        codes = torch.ge(x, 0, out=scratch(slot, x)).mul_(2)
-        return codes if minus == -1 else codes.sub_(1 + minus)
+        codes = torch.ge(x, 0, out=scratch(slot, x))
+        return torch.add(x.new_tensor(-times), codes, alpha=2 * times, out=codes)
     value = x if quantizer is None else quantizer.value(x)
-    return value if minus == 0 else value - minus
+    return value if times == 1 else value * times
+
+
+def shifted_codes(
+    quantizer: Quantizer | None, x: Tensor, plain: bool, shift: float
+) -> tuple[Tensor, float]:
+    """(codes, factor) with ``quantizer.value(x) = factor * codes + shift``."""
+    if plain and shift in (-1, 1):
+        compare = torch.ge if shift == -1 else torch.lt
+        return compare(x, 0, out=scratch("input", x)), -2 * shift
+    value = quantize("input", quantizer, x, plain)
+    return (value if shift == 0 else value - shift), 1.0
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -114,11 +123,12 @@ class FusedOp(torch.autograd.Function):
         ctx.dtype = compute_dtype(x)
         ctx.plain = plain_sign(inputs, x), plain_sign(weights, weight)
         shift = layer._fused_shift(ctx.dtype)
+        codes, factor = shifted_codes(inputs, x, ctx.plain[0], shift)
         return layer._fused_op(
-            quantize("input", inputs, x, ctx.plain[0], shift).to(ctx.dtype),
-            quantize("weight", weights, weight, ctx.plain[1]).to(ctx.dtype),
+            codes.to(ctx.dtype),
+            quantize("weight", weights, weight, ctx.plain[1], factor).to(ctx.dtype),
             None if bias is None else bias.to(ctx.dtype),
-            shift,
+            shift / factor,
         )
 
     @staticmethod
@@ -128,11 +138,13 @@ class FusedOp(torch.autograd.Function):
         x, weight, _ = ctx.saved_tensors
         layer, needed = ctx.layer, ctx.needs_input_grad[:3]
         shift = layer._fused_shift(ctx.dtype)
+        codes, factor = shifted_codes(ctx.inputs, x, ctx.plain[0], shift)
         dx, dw, db = layer._fused_op_backward(
             gradient,
-            quantize("input", ctx.inputs, x, ctx.plain[0], shift).to(ctx.dtype),
+            codes.to(ctx.dtype),
             quantize("weight", ctx.weights, weight, ctx.plain[1]).to(ctx.dtype),
             needed,
+            factor,
             shift,
         )
         if dx is not None:

@@ -75,22 +75,26 @@ class QuantizedLayer(nn.Module):
         return True
 
     def _fused_shift(self, dtype: torch.dtype) -> float:
-        """What the fused op wants subtracted from the quantized input."""
+        """The shift of the codes that the fused op takes: input = factor * codes + shift."""
         return 0.0
 
-    def _fused_op(self, x: Tensor, weight: Tensor, bias: Tensor | None, shift: float) -> Tensor:
-        """``_op`` of ``x + shift``."""
-        return self._op(x, weight, bias)
+    def _fused_op(self, codes: Tensor, weight: Tensor, bias: Tensor | None, shift: float) -> Tensor:
+        """``_op`` of ``codes + shift``."""
+        return self._op(codes, weight, bias)
 
     def _fused_op_backward(
         self,
         gradient: Tensor,
-        x: Tensor,
+        codes: Tensor,
         weight: Tensor,
         needed: tuple[bool, bool, bool],
+        factor: float,
         shift: float,
     ) -> Gradients:
-        """The gradients of ``_fused_op`` to quantized input, weight and bias, where needed."""
+        """The gradients of ``_op(factor * codes + shift, weight, bias)``, where needed.
+
+        They are those to the quantized input, the weight and the bias.
+        """
         raise NotImplementedError
 
     def _quantized_input(self, x: Tensor) -> Tensor:

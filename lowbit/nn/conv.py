@@ -128,6 +128,7 @@ class _QConv(QuantizedLayer, _ConvNd):
         x: Tensor,
         weight: Tensor,
         needed: tuple[bool, bool, bool],
+        factor: float,
         shift: float,
     ) -> Gradients:
         padding = self._symmetric_padding()
@@ -151,7 +152,8 @@ class _QConv(QuantizedLayer, _ConvNd):
         )
         if shift != 0 and needed[1]:
             sums = db if needed[2] else gradient.sum((0, *range(2, gradient.ndim)))
-            dw.add_(sums.view(-1, *(1,) * (weight.ndim - 1)), alpha=shift)
+            sums = sums.mul(shift).view(-1, *(1,) * (weight.ndim - 1))
+            torch.add(sums, dw, alpha=factor, out=dw)
         if padded and dx is not None:
             inner = [slice(None), slice(None)]
             inner += [slice(p, size - p) for p, size in zip(padding, dx.shape[2:], strict=True)]

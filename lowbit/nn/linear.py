@@ -58,6 +58,7 @@ class QLinear(QuantizedLayer, nn.Linear):
         x: Tensor,
         weight: Tensor,
         needed: tuple[bool, bool, bool],
+        factor: float,
         shift: float,
     ) -> Gradients:
         rows = gradient.reshape(-1, self.out_features)
