@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -14,13 +16,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn
 from hydra.errors import CompactHydraException, InstantiationException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 
 
 class Problem(CompactHydraException):
-    """Something the user can put right. Hydra prints its text without a traceback, exit code 1."""
+    """Something the user can put right: its text is printed without a traceback, exit code 1."""
 
 
 @contextlib.contextmanager
@@ -132,5 +135,17 @@ def _key(override: str) -> str:
 
 def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Run ``task`` with the configuration that the command line describes."""
+
+    @functools.wraps(task)
+    def one_message(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except CompactHydraException as error:
+            # A sweep goes through Hydra, which says which job it was.
+            if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
     sys.argv[1:] = with_old_overrides(sys.argv[1:])
-    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(task)()
+    hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(one_message)()

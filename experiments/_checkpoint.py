@@ -24,7 +24,8 @@ def read(path: str | Path) -> dict[str, Any]:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises whatever the bytes provoke: zip, pickle, decoding, key and index errors.
     except Exception as error:
-        reason = str(error).split(". ")[0].splitlines()[0] if str(error) else type(error).__name__
+        words = str(error).split(". ")[0].splitlines()
+        reason = words[0] if words and " " in words[0] else type(error).__name__
         raise Problem(
             f"cannot load the checkpoint {path}: it is damaged, or holds more than tensors and "
             f"plain values, which are refused because loading them could run code ({reason})"
