@@ -40,8 +40,8 @@ class LearnedScale(nn.Module):
                 f"this LearnedScale has one factor for each of the sizes {sizes}; got an input of "
                 f"shape {tuple(x.shape)}. LearnedScale({sizes[0]}) takes any size"
             )
-        product = self.scales[0]
-        for scale in self.scales[1:]:
+        product = x.new_ones(())
+        for scale in self.scales:
             product = product.unsqueeze(-1) * scale
         return x * product
 

@@ -18,7 +18,10 @@ class PseudoGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, quantizer: Quantizer) -> Tensor:
-        return quantizer.value(x)
+        value = quantizer.value(x)
+        # torch 2.11 compiles a Function that ends in a dtype conversion without effect to one
+        # without a gradient.
+        return value.clone() if torch.compiler.is_compiling() else value
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Quantizer], output: Tensor) -> None:
