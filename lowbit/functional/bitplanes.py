@@ -14,10 +14,10 @@ def bit_planes(x: Tensor, bits: int) -> Tensor:
     Plane i packs bit i of every element, the least significant first.
     """
     x = x.to(torch.int64)
-    if x.numel() and not (0 <= int(x.min()) and int(x.max()) < 2**bits):
-        raise ValueError(
-            f"{bits} bits hold 0 to {2**bits - 1}; got {int(x.min())} to {int(x.max())}"
-        )
+    if x.numel() > 0:
+        low, high = int(x.min()), int(x.max())
+        if low < 0 or high >= 2**bits:
+            raise ValueError(f"{bits} bits hold 0 to {2**bits - 1}; got {low} to {high}")
     return torch.stack([pack_bits((x >> i) & 1 == 1) for i in range(bits)])
 
 

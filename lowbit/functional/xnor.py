@@ -55,8 +55,7 @@ def bconv(
         )
     if pad_value not in (-1, 0, 1):
         raise ValueError(f"pad_value is -1, 0 or 1; got {pad_value!r}")
-    n, c = x.shape[:2]
-    o = weight.shape[0]
+    c, o = x.shape[1], weight.shape[0]
     if groups < 1 or c % groups or o % groups or weight.shape[1] != c // groups:
         raise ValueError(
             f"{c} input and {o} output channels in {groups} groups need weights "
