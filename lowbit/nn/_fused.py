@@ -7,6 +7,8 @@ it computes is the specification, ``layer._op(q_in(x), q_w(weight), bias)``.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -32,10 +34,34 @@ def may_fuse(layer: QuantizedLayer, x: Tensor) -> bool:
         layer.fused
         and not torch.compiler.is_compiling()
         and type(x) is Tensor
-        and type(layer.weight) in (Tensor, nn.Parameter)
+        and type(layer._parameters.get("weight")) is nn.Parameter
+        and x.device.type != "meta"
+        and _one_dtype(x, layer.weight)
         and not torch._C._are_functorch_transforms_active()
         and layer._fusible(x)
     )
+
+
+def _one_dtype(x: Tensor, weight: Tensor) -> bool:
+    """Whether input and weight are of one dtype, or will be under autocast."""
+    if x.dtype == weight.dtype:
+        return True
+    # Autocast leaves float64 alone.
+    autocast = torch.is_autocast_enabled(x.device.type)
+    return autocast and torch.float64 not in (x.dtype, weight.dtype)
+
+
+@contextlib.contextmanager
+def in_modes(modes: list[tuple[Quantizer, bool]]) -> Iterator[None]:
+    """The quantizers in training or evaluation mode, as they were when forward ran."""
+    changed = [(quantizer, mode) for quantizer, mode in modes if quantizer.training != mode]
+    for quantizer, mode in changed:
+        quantizer.train(mode)
+    try:
+        yield
+    finally:
+        for quantizer, mode in changed:
+            quantizer.train(not mode)
 
 
 def may_recompute(quantizer: Quantizer | None) -> bool:
@@ -45,6 +71,8 @@ def may_recompute(quantizer: Quantizer | None) -> bool:
         and quantizer.deterministic
         and not quantizer._forward_hooks
         and not quantizer._forward_pre_hooks
+        and not quantizer._backward_hooks
+        and not quantizer._backward_pre_hooks
     )
 
 
@@ -121,6 +149,7 @@ class FusedOp(torch.autograd.Function):
         ctx.save_for_backward(x, weight, bias)
         ctx.layer, ctx.inputs, ctx.weights, ctx.threshold = layer, inputs, weights, threshold
         ctx.dtype = compute_dtype(x)
+        ctx.modes = [(q, q.training) for q in (inputs, weights) if q is not None]
         ctx.plain = plain_sign(inputs, x), plain_sign(weights, weight)
         shift = layer._fused_shift(ctx.dtype)
         codes, factor = shifted_codes(inputs, x, ctx.plain[0], shift)
@@ -133,31 +162,37 @@ class FusedOp(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        if torch.is_grad_enabled():
-            return (*_differentiable_gradients(ctx, gradient), None, None, None, None)
-        x, weight, _ = ctx.saved_tensors
-        layer, needed = ctx.layer, ctx.needs_input_grad[:3]
-        shift = layer._fused_shift(ctx.dtype)
-        codes, factor = shifted_codes(ctx.inputs, x, ctx.plain[0], shift)
-        dx, dw, db = layer._fused_op_backward(
-            gradient,
-            codes.to(ctx.dtype),
-            quantize("weight", ctx.weights, weight, ctx.plain[1]).to(ctx.dtype),
-            needed,
-            factor,
-            shift,
-        )
-        if dx is not None:
-            dx = dx.to(x.dtype)
-            if ctx.inputs is not None:
-                dx = ctx.inputs.pull(dx, x)
-            if ctx.threshold is not None:
-                dx = clip_gradient(dx, x, ctx.threshold, out=dx)
-        if dw is not None:
-            dw = dw.to(weight.dtype)
-            if ctx.weights is not None:
-                dw = ctx.weights.pull(dw, weight)
-        return dx, dw, db, None, None, None, None
+        with in_modes(ctx.modes):
+            if torch.is_grad_enabled():
+                return (*_differentiable_gradients(ctx, gradient), None, None, None, None)
+            return (*_gradients(ctx, gradient), None, None, None, None)
+
+
+def _gradients(ctx: Any, gradient: Tensor) -> Gradients:
+    """The gradients to input, weight and bias, from codes made again."""
+    x, weight, _ = ctx.saved_tensors
+    layer, needed = ctx.layer, ctx.needs_input_grad[:3]
+    shift = layer._fused_shift(ctx.dtype)
+    codes, factor = shifted_codes(ctx.inputs, x, ctx.plain[0], shift)
+    dx, dw, db = layer._fused_op_backward(
+        gradient,
+        codes.to(ctx.dtype),
+        quantize("weight", ctx.weights, weight, ctx.plain[1]).to(ctx.dtype),
+        needed,
+        factor,
+        shift,
+    )
+    if dx is not None:
+        dx = dx.to(x.dtype)
+        if ctx.inputs is not None:
+            dx = ctx.inputs.pull(dx, x)
+        if ctx.threshold is not None:
+            dx = clip_gradient(dx, x, ctx.threshold, out=dx)
+    if dw is not None:
+        dw = dw.to(weight.dtype)
+        if ctx.weights is not None:
+            dw = ctx.weights.pull(dw, weight)
+    return dx, dw, db
 
 
 def _differentiable_gradients(ctx: Any, gradient: Tensor) -> list[Tensor | None]:

@@ -62,6 +62,13 @@ class QuantizedLayer(nn.Module):
                 quantizer.to(device=self.weight.device, dtype=self.weight.dtype)
             setattr(self, name, quantizer)
         self.gradient_cancellation_threshold = checked_threshold(gradient_cancellation_threshold)
+        if self._is_input_scaled() and type(self)._input_magnitude is (
+            QuantizedLayer._input_magnitude
+        ):
+            raise ValueError(
+                f"{type(self).__name__} has no scale by the magnitude of its inputs: "
+                "act_scale is for QLinear and QConv1d/2d/3d"
+            )
 
     # Whether calls may take the fast path of _fused.py; False runs the specification.
     fused: bool = True
@@ -106,7 +113,21 @@ class QuantizedLayer(nn.Module):
             return self.weight
         return self.weight_quantization(self.weight)
 
+    def _is_input_scaled(self) -> bool:
+        return self.weight_quantization is not None and self.weight_quantization.act_scale
+
+    def _input_magnitude(self, x: Tensor) -> Tensor:
+        """The mean magnitude of the inputs of each output, broadcastable: XNOR-Net's K."""
+        raise NotImplementedError
+
+    def _plus_bias(self, y: Tensor) -> Tensor:
+        """y with the bias of each channel, for a y that was computed without it."""
+        raise NotImplementedError
+
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_input_scaled():
+            y = self._op(self._quantized_input(x), self._quantized_weight(), None)
+            return self._plus_bias(y * self._input_magnitude(x))
         if may_fuse(self, x):
             return FusedOp.run(self, x)
         return self._op(self._quantized_input(x), self._quantized_weight(), self.bias)

@@ -38,5 +38,7 @@ def scratch(slot: str, like: Tensor) -> Tensor:
     key = (slot, like.dtype)
     buffer = _buffers.of.get(key)
     if buffer is None or buffer.numel() < count:
-        buffer = _buffers.of[key] = torch.empty(count, dtype=like.dtype)
+        with torch.inference_mode(False):  # what is made under it cannot be written outside
+            buffer = torch.empty(count, dtype=like.dtype, device="cpu")
+        _buffers.of[key] = buffer
     return buffer.as_strided(like.shape, like.stride())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -90,6 +91,17 @@ class _QConv(QuantizedLayer, _ConvNd):
         convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
         return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
+    def _input_magnitude(self, x: Tensor) -> Tensor:
+        # A = the mean of |x| over the channels, then its mean over each window, zeros around it.
+        magnitude = x.abs().mean(-len(self.kernel_size) - 1, keepdim=True)
+        window = x.new_full((1, 1, *self.kernel_size), 1 / math.prod(self.kernel_size))
+        magnitude = F.pad(magnitude, self._reversed_padding_repeated_twice)
+        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
+        return convolve(magnitude, window, None, self.stride, 0, self.dilation)
+
+    def _plus_bias(self, y: Tensor) -> Tensor:
+        return y if self.bias is None else y + self.bias.view(-1, *(1,) * len(self.kernel_size))
+
     def _symmetric_padding(self) -> tuple[int, ...] | None:
         """Padding per spatial axis, or None where the two ends differ ('same', even kernels)."""
         ends = self._reversed_padding_repeated_twice
@@ -108,6 +120,9 @@ class _QConv(QuantizedLayer, _ConvNd):
         # A convolution that pads q with p is one that pads q - p with 0, plus p times the sum
         # of each filter. In half precision the shifted sums would lose bits, so there the
         # padded copy is made.
+        quantizer = self.input_quantization
+        if quantizer is None or quantizer.levels is None:
+            return 0.0  # values near 0 would lose bits too
         if dtype in (torch.float32, torch.float64) and any(self._symmetric_padding() or ()):
             return self.pad_value
         return 0.0
@@ -158,7 +173,8 @@ class _QConv(QuantizedLayer, _ConvNd):
             inner = [slice(None), slice(None)]
             inner += [slice(p, size - p) for p, size in zip(padding, dx.shape[2:], strict=True)]
             dx = dx[tuple(inner)].contiguous()
-        return dx, dw, db
+        # Some backends return the weight's gradient with the bias's, asked for or not.
+        return dx if needed[0] else None, dw if needed[1] else None, db
 
     def extra_repr(self) -> str:
         if not any(self._reversed_padding_repeated_twice):

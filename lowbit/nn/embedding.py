@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,48 @@ def _refuse(layer: str, input_quantization: Spec, threshold: float | None) -> No
             )
 
 
+class _DenseGradient(torch.autograd.Function):
+    """x, whose sparse gradient goes on as a dense one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.to_dense()
+
+
 class _QuantizedTable(QuantizedLayer):
     """The table of an embedding, quantized after the rows in use were renormalised."""
 
+    num_embeddings: int
     max_norm: float | None
     norm_type: float
+    sparse: bool
+
+    def _quantize_table(self, weight_quantization: Spec) -> None:
+        self._set_quantization(
+            None,
+            weight_quantization,
+            None,
+            input_layout=(1, -1),
+            weight_layout=(self.num_embeddings, 0),
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        embeddings: Tensor,
+        freeze: bool = True,
+        *args: Any,
+        weight_quantization: Spec = None,
+        **kwargs: Any,
+    ) -> Self:
+        """As torch's, with the quantizer of the given table."""
+        layer = super().from_pretrained(embeddings, freeze, *args, **kwargs)  # type: ignore[misc]
+        layer._quantize_table(weight_quantization)
+        return layer
 
     def _table(self, indices: Tensor) -> Tensor:
         if self.max_norm is not None:
@@ -38,7 +75,15 @@ class _QuantizedTable(QuantizedLayer):
                 torch.embedding_renorm_(
                     self.weight, indices.contiguous(), self.max_norm, self.norm_type
                 )
-        return self._quantized_weight()
+        table = self._quantized_weight()
+        if self.sparse and not self._passes_gradients_on():
+            # Few of the operations in quantizers take a sparse gradient.
+            table = _DenseGradient.apply(table)
+        return table
+
+    def _passes_gradients_on(self) -> bool:
+        quantizer = self.weight_quantization
+        return quantizer is None or (quantizer.is_local and not quantizer.slope_reads_input)
 
 
 class QEmbedding(_QuantizedTable, nn.Embedding):
@@ -47,6 +92,10 @@ class QEmbedding(_QuantizedTable, nn.Embedding):
     indices (*) integer -> (*, embedding_dim). ``weight_quantization`` as in ``QLinear``, its
     channels being the rows; all other arguments are those of ``torch.nn.Embedding``. The other
     two arguments that all Q layers take must stay ``None``: indices are not quantized.
+
+    The row ``padding_idx`` is quantized as well: its zeros become +1 after a ``sign``. With
+    ``sparse``, the weight's gradient is sparse only where the quantizer passes it on as it is
+    (slope 1), else dense.
 
     >>> layer = QEmbedding(10, 4, weight_quantization="sign")
     >>> layer(torch.tensor([[1, 2, 3]])).abs().unique()
@@ -85,9 +134,7 @@ class QEmbedding(_QuantizedTable, nn.Embedding):
             dtype,
         )
         _refuse("QEmbedding", input_quantization, gradient_cancellation_threshold)
-        self._set_quantization(
-            None, weight_quantization, None, input_layout=(1, -1), weight_layout=(num_embeddings, 0)
-        )
+        self._quantize_table(weight_quantization)
 
     def forward(self, indices: Tensor) -> Tensor:
         return F.embedding(
@@ -144,9 +191,7 @@ class QEmbeddingBag(_QuantizedTable, nn.EmbeddingBag):
             dtype,
         )
         _refuse("QEmbeddingBag", input_quantization, gradient_cancellation_threshold)
-        self._set_quantization(
-            None, weight_quantization, None, input_layout=(1, -1), weight_layout=(num_embeddings, 0)
-        )
+        self._quantize_table(weight_quantization)
 
     def forward(
         self,

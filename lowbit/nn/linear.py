@@ -52,6 +52,12 @@ class QLinear(QuantizedLayer, nn.Linear):
     def _op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return F.linear(x, weight, bias)
 
+    def _input_magnitude(self, x: Tensor) -> Tensor:
+        return x.abs().mean(-1, keepdim=True)
+
+    def _plus_bias(self, y: Tensor) -> Tensor:
+        return y if self.bias is None else y + self.bias
+
     def _fused_op_backward(
         self,
         gradient: Tensor,

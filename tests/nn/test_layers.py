@@ -219,18 +219,35 @@ def test_embedding_returns_rows_of_the_quantized_table():
     assert torch.equal(layer.weight.grad, counts[:, None].expand(10, 4).float())
 
 
-@pytest.mark.parametrize("weight", ["sign", "magnitude_aware_sign", None])
-def test_sparse_embedding_gradients(weight):
-    dense = qnn.QEmbedding(10, 4, weight_quantization=weight)
-    sparse = qnn.QEmbedding(
-        10, 4, sparse=True, weight_quantization=weight, _weight=dense.weight.data
-    )
-    indices = torch.tensor([1, 2, 2])
-    for layer in (dense, sparse):
-        (layer(indices) * torch.arange(4.0)).sum().backward()
-    gradient = sparse.weight.grad
-    gradient = gradient.to_dense() if gradient.is_sparse else gradient
-    torch.testing.assert_close(gradient, dense.weight.grad)
+@pytest.mark.parametrize("layer", [qnn.QEmbedding, qnn.QEmbeddingBag])
+@pytest.mark.parametrize("weight", [*quantizers.names(), None])
+def test_sparse_embedding_gradients(layer, weight):
+    table, indices = torch.randn(10, 4), torch.tensor([[1, 2, 2], [7, 1, 9]])
+    gradients = []
+    for sparse in (False, True):
+        module = layer.from_pretrained(
+            table.clone(), freeze=False, sparse=sparse, weight_quantization=weight
+        )
+        torch.manual_seed(0)
+        (module(indices) * torch.arange(4.0)).sum().backward()
+        gradients.append(module.weight.grad)
+    kept = quantizers.get(weight)
+    if kept is None or (kept.is_local and not kept.slope_reads_input):
+        assert gradients[1].is_sparse
+        gradients[1] = gradients[1].to_dense()
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
+@pytest.mark.parametrize("layer", [qnn.QEmbedding, qnn.QEmbeddingBag])
+def test_a_pretrained_table_is_quantized(layer):
+    table = torch.randn(10, 4)
+    module = layer.from_pretrained(table, weight_quantization={"name": "lsq", "per_channel": True})
+    assert module.weight_quantization.step.shape == (10,)
+    assert not module.weight.requires_grad
+    assert torch.equal(module.weight, table)
+    plain, theirs = layer.from_pretrained(table), PARENTS[layer].from_pretrained(table)
+    indices = torch.tensor([[1, 2, 9]])
+    assert torch.equal(plain(indices), theirs(indices))
 
 
 def test_embedding_renormalises_the_latent_rows_in_use():
@@ -542,3 +559,117 @@ def test_scratch_tensors_have_the_layout_asked_for(layout):
     assert got.stride() == torch.empty_like(like).stride()
     scratch("test", torch.empty(10_000)).fill_(1.0)  # grows
     assert scratch("other", like).data_ptr() != scratch("test", like).data_ptr()
+
+
+# --- what calls after one another, or beside one another, must not disturb
+
+
+def test_training_after_evaluation_in_inference_mode():
+    layer = qnn.QLinear(40, 40, **SIGN)
+    with torch.inference_mode():
+        layer(torch.randn(2000, 40))  # larger than what any test before has used
+    layer(torch.randn(2000, 40)).sum().backward()
+    assert layer.weight.grad.isfinite().all()
+
+
+def test_a_frozen_weight_has_no_gradient_where_the_bias_has():
+    layer = qnn.QConv1d(4, 8, 3, padding=1, groups=2, **SIGN, pad_value=1)
+    layer.weight.requires_grad_(False)
+    layer(torch.randn(2, 4, 7)).sum().backward()
+    assert layer.weight.grad is None
+    assert torch.equal(layer.bias.grad, torch.full((8,), 14.0))
+
+
+def test_padding_small_real_inputs_keeps_their_digits():
+    layer = qnn.QConv2d(4, 3, 3, padding=1, bias=False, weight_quantization="sign", pad_value=-1)
+    x = torch.randn(1, 4, 8, 8) * 1e-5
+    fast = layer(x)
+    layer.fused = False
+    torch.testing.assert_close(fast[..., 1:-1, 1:-1], layer(x)[..., 1:-1, 1:-1], atol=0, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_input_of_another_dtype_is_refused_as_by_torch(dtype):
+    for layer in (qnn.QLinear(4, 4, **SIGN), nn.Linear(4, 4)):
+        with pytest.raises(RuntimeError, match="dtype"):
+            layer(torch.randn(2, 4, dtype=dtype))
+
+
+def test_meta_tensors_pass_through():
+    layer = qnn.QConv2d(4, 6, 3, padding=1, device="meta", **SIGN)
+    assert layer(torch.empty(2, 4, 5, 5, device="meta")).shape == (2, 6, 5, 5)
+
+
+def test_backward_hooks_on_a_quantizer_run():
+    layer = qnn.QLinear(4, 2, **SIGN)
+    seen = []
+    layer.input_quantization.register_full_backward_hook(lambda *a: seen.append(a))
+    layer(torch.randn(3, 4, requires_grad=True)).sum().backward()
+    assert len(seen) == 1
+
+
+def test_a_parametrized_weight_is_evaluated_once():
+    calls = []
+
+    class Doubled(nn.Module):
+        def forward(self, weight):
+            calls.append(weight)
+            return 2 * weight
+
+    layer = qnn.QLinear(4, 2, **SIGN)
+    nn.utils.parametrize.register_parametrization(layer, "weight", Doubled())
+    calls.clear()
+    layer(torch.randn(3, 4)).sum().backward()
+    assert len(calls) == 1
+
+
+def test_backward_belongs_to_the_mode_that_forward_ran_in():
+    x = torch.rand(3, 4, requires_grad=True) - 0.5
+
+    def gradients(between):
+        layer = qnn.QLinear(4, 2, bias=False, input_quantization="progressive_sign")
+        torch.nn.init.ones_(layer.weight)
+        y = layer(x)
+        between(layer)
+        (gradient,) = torch.autograd.grad(y.square().sum(), layer.weight)
+        return gradient, layer
+
+    expected, _ = gradients(lambda layer: None)
+    got, layer = gradients(lambda layer: layer.eval())
+    assert torch.equal(got, expected)
+    assert not layer.input_quantization.training
+
+
+# --- XNOR-Net's scale by the magnitude of the inputs
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("arguments", [{}, {"padding": 1, "stride": 2}, {"dilation": 2}], ids=str)
+def test_act_scale_multiplies_by_the_mean_magnitude_under_each_window(dims, arguments):
+    weight = {"name": "xnor", "act_scale": True}
+    layer = CONVS[dims][0](
+        4, 6, 3, **arguments, input_quantization="sign", weight_quantization=weight
+    )
+    plain = copy.deepcopy(layer)
+    plain.weight_quantization = quantizers.get("xnor")
+    plain.bias = None
+    x = image(dims)
+    magnitude = x.abs().mean(1, keepdim=True)
+    window = torch.full((1, 1, *[3] * dims), 1 / 3**dims)
+    scale = CONVS[dims][1](magnitude, window, **arguments)
+    expected = plain(x) * scale + layer.bias.view(-1, *[1] * dims)
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_act_scale_of_a_linear_layer_is_the_rows_mean_magnitude():
+    layer = qnn.QLinear(
+        5, 3, input_quantization="sign", weight_quantization={"name": "xnor", "act_scale": True}
+    )
+    x = torch.randn(2, 4, 5)
+    product = signed(x) @ layer.weight_quantization(layer.weight).T
+    torch.testing.assert_close(layer(x), product * x.abs().mean(-1, keepdim=True) + layer.bias)
+
+
+def test_act_scale_is_refused_where_it_means_nothing():
+    with pytest.raises(ValueError, match="act_scale is for QLinear and QConv"):
+        qnn.QEmbedding(4, 4, weight_quantization={"name": "xnor", "act_scale": True})
