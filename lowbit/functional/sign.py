@@ -1,7 +1,8 @@
-"""The sign and the step that binary networks use: two values, never three."""
+"""The sign and the step that binary networks use: two values, and the sign that has three."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -10,7 +11,6 @@ def sign(x: Tensor) -> Tensor:
 
     Any shape and floating dtype, both kept. It has no gradient of use: quantizers give one.
 
-    >>> import torch
     >>> sign(torch.tensor([-2.0, -0.0, 0.0, 0.5]))
     tensor([-1.,  1.,  1.,  1.])
     """
@@ -18,10 +18,18 @@ def sign(x: Tensor) -> Tensor:
     return (x >= 0).to(x.dtype).mul(2).sub(1).add(x.clamp(-1, 1), alpha=0)
 
 
+def ternary_sign(x: Tensor) -> Tensor:
+    """+1 where x > 0, -1 where x < 0, 0 for 0.0 and -0.0; NaN stays NaN, unlike in torch.sign.
+
+    >>> ternary_sign(torch.tensor([-2.0, -0.0, 0.0, 0.5]))
+    tensor([-1.,  0.,  0.,  1.])
+    """
+    return torch.sign(x).add(x.clamp(-1, 1), alpha=0)
+
+
 def heaviside(x: Tensor) -> Tensor:
     """1 where x > 0, else 0; NaN stays NaN.
 
-    >>> import torch
     >>> heaviside(torch.tensor([-2.0, 0.0, 0.5]))
     tensor([0., 0., 1.])
     """

@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lowbit.functional.sign import sign
+from lowbit.functional.sign import sign, ternary_sign
+from lowbit.quantizers._check import one_of
 
 
 class PseudoGradient(torch.autograd.Function):
@@ -19,9 +20,11 @@ class PseudoGradient(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, quantizer: Quantizer) -> Tensor:
         value = quantizer.value(x)
-        # torch 2.11 compiles a Function that ends in a dtype conversion without effect to one
-        # without a gradient.
-        return value.clone() if torch.compiler.is_compiling() else value
+        if torch.compiler.is_compiling():
+            # torch 2.11 compiles a Function that ends in a dtype conversion without effect to
+            # one without a gradient.
+            return value.clone()
+        return x.view_as(x) if value is x else value  # autograd refuses the input itself
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Quantizer], output: Tensor) -> None:
@@ -57,6 +60,8 @@ class Quantizer(nn.Module):
     deterministic       whether the same input gives the same output
     slope_reads_input   False where the slope is 1 everywhere, so that nothing need be kept
     value_is_sign       whether ``value`` is exactly ``sign(x)``
+    act_scale           whether the layer is to multiply its output by the mean magnitude of its
+                        inputs
     """
 
     name: ClassVar[str]
@@ -66,6 +71,7 @@ class Quantizer(nn.Module):
     deterministic: bool = True
     slope_reads_input: bool = True
     value_is_sign: bool = False
+    act_scale: bool = False
 
     # The axis of the channels, for methods with a value per channel. Layers set it, negative
     # for their input (so that an unbatched input has it too).
@@ -84,7 +90,7 @@ class Quantizer(nn.Module):
 
     def pull(self, gradient: Tensor, x: Tensor) -> Tensor:
         """``gradient * slope(x)``; overridden only where the same numbers come faster."""
-        return gradient * self.slope(x)
+        return gradient * self.slope(x) if self.slope_reads_input else gradient
 
     def forward(self, x: Tensor) -> Tensor:
         return PseudoGradient.apply(x, self)
@@ -128,18 +134,51 @@ class Quantizer(nn.Module):
         return {"name": self.name, **{key: getattr(self, key) for key in arguments}}
 
     def extra_repr(self) -> str:
-        return ", ".join(f"{k}={v!r}" for k, v in self.spec.items() if k != "name")
+        """The arguments that are not the defaults."""
+        arguments = inspect.signature(type(self)).parameters
+        given = {key: getattr(self, key) for key in arguments}
+        return ", ".join(f"{k}={v!r}" for k, v in given.items() if v != arguments[k].default)
 
 
-class SignQuantizer(Quantizer):
-    """Base of the quantizers whose value is ``sign(x)`` and which differ in the slope only."""
+class SignBased(Quantizer):
+    """Base of the quantizers whose values are made of signs, which they take by ``signs``.
+
+    Arguments: ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
+
+    Many methods were published with torch.sign, where the sign of 0 is 0: a third value, which
+    "ternary" keeps, at the price of a second bit. It changes no slope.
+    """
 
     bits = 1
+
+    def __init__(self, sign_zero: str = "plus") -> None:
+        super().__init__()
+        one_of(type(self).__name__, "sign_zero", sign_zero, ("plus", "ternary"))
+        self.sign_zero = sign_zero
+        if sign_zero == "ternary":
+            self.bits = 2
+            if self.levels is not None:
+                self.levels = (-1.0, 0.0, 1.0)
+
+    def signs(self, x: Tensor) -> Tensor:
+        """The signs of x, with ``sign_zero`` for both zeros; NaN stays NaN."""
+        return sign(x) if self.sign_zero == "plus" else ternary_sign(x)
+
+
+class SignQuantizer(SignBased):
+    """Base of the quantizers whose value is ``sign(x)`` and which differ in the slope only.
+
+    Arguments: ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
+    """
+
     levels = (-1.0, 1.0)
-    value_is_sign = True
+
+    @property
+    def value_is_sign(self) -> bool:  # type: ignore[override]
+        return self.sign_zero == "plus"
 
     def value(self, x: Tensor) -> Tensor:
-        return sign(x)
+        return self.signs(x)
 
 
 def inside(x: Tensor, bound: float) -> Tensor:

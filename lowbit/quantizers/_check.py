@@ -25,6 +25,7 @@ def number(
     open_: bool = False,
 ) -> None:
     """Raise ``ValueError`` unless low <= value <= high (low < value where ``open_``)."""
-    if not low <= value <= high or (open_ and value == low):
+    real = isinstance(value, int | float) and not isinstance(value, bool)
+    if not real or not low <= value <= high or (open_ and value == low):
         rule = f"{'>' if open_ else '>='} {low:g}" + (f" and <= {high:g}" if high < 1e300 else "")
         raise ValueError(f"{owner} needs {name} {rule}; got {name}={value!r}")

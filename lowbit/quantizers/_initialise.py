@@ -35,7 +35,8 @@ class DataInitialised(Quantizer):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("initialised", torch.tensor(False))
-        # The buffer's twin in Python: a graph cannot branch on a tensor's value.
+        # The buffer's twin in Python: a graph cannot branch on a tensor's value. It may lag
+        # behind where the buffer alone was copied, as EMA and DDP do.
         self._ready = False
 
     def initial(self, x: Tensor) -> dict[str, Tensor]:
@@ -45,6 +46,9 @@ class DataInitialised(Quantizer):
     def initialise(self, x: Tensor) -> None:
         """Take the parameters' first values from x, unless they have been taken already."""
         if self._ready or not self.training or x.numel() == 0:
+            return
+        if not torch.compiler.is_compiling() and not x.is_meta and bool(self.initialised):
+            self._ready = True
             return
         with torch.no_grad():
             for name, value in self.initial(x.detach().float()).items():

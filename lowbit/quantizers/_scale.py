@@ -25,6 +25,15 @@ def channel_axes(x: Tensor, axis: int | None) -> tuple[int, ...]:
     return other_axes(x, axis)
 
 
+def sample_axes(x: Tensor, axis: int) -> tuple[int, ...]:
+    """The axes over which the elements of one sample lie: all but the first.
+
+    Where a layer has told the ``axis`` of the channels of its input, which is negative, all from
+    that axis on: then an unbatched input is one sample, and a token is one.
+    """
+    return tuple(range(x.ndim + axis if axis < 0 else min(1, x.ndim - 1), x.ndim))
+
+
 def mean_magnitude(x: Tensor, axis: int | None) -> Tensor:
     """The mean of |x| over each channel along ``axis`` (broadcastable), or over all of x."""
     return wide(x).abs().mean(channel_axes(x, axis), keepdim=axis is not None).to(x.dtype)

@@ -1,7 +1,7 @@
 import torch
 from torch import Tensor, nn
 
-from lowbit.quantizers._base import Quantizer
+from lowbit.quantizers._base import SignBased
 from lowbit.quantizers._check import one_of
 from lowbit.quantizers._registry import register
 from lowbit.quantizers._scale import wide
@@ -9,7 +9,7 @@ from lowbit.quantizers.approx_sign import ApproxSign
 
 
 @register("adabin_input")
-class AdabinInput(Quantizer):
+class AdabinInput(SignBased):
     """Two learned values for an input tensor: the adaptive binary set.
 
     value  form "code": a (s(z) + b), form "paper": a s(z) + b, with z = (x - b) / a, a the
@@ -18,20 +18,19 @@ class AdabinInput(Quantizer):
 
     a and b get the derivative with that slope in place of the derivative of s.
 
-    Arguments: ``form``: "code" (default) or "paper"; they differ where a is not 1.
+    Arguments: ``form``: "code" (default) or "paper"; they differ where a is not 1;
+    ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
 
     Source: AdaBin, Tu et al. 2022; "code": ``binarylib.py`` of its repository.
     """
 
-    bits = 1
-
-    def __init__(self, form: str = "code") -> None:
-        super().__init__()
+    def __init__(self, form: str = "code", sign_zero: str = "plus") -> None:
+        super().__init__(sign_zero)
         one_of("adabin_input", "form", form, ("code", "paper"))
         self.form = form
         self.scale = nn.Parameter(torch.ones(1))
         self.offset = nn.Parameter(torch.zeros(1))
-        self.estimator = ApproxSign()
+        self.estimator = ApproxSign(sign_zero=sign_zero)
 
     def _parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """z, scale and offset."""

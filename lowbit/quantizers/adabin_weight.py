@@ -1,14 +1,13 @@
 from torch import Tensor
 
-from lowbit.functional.sign import sign
-from lowbit.quantizers._base import Quantizer
+from lowbit.quantizers._base import SignBased
 from lowbit.quantizers._registry import register
 from lowbit.quantizers._scale import TINY_VARIANCE, channel_axes, wide
 from lowbit.quantizers.ede import Ede
 
 
 @register("adabin_weight")
-class AdabinWeight(Quantizer):
+class AdabinWeight(SignBased):
     """Two values for each output channel, around its mean: the adaptive binary set.
 
     value  a s((w - b) / a) + b, with b the mean of w over output channel o and
@@ -17,17 +16,16 @@ class AdabinWeight(Quantizer):
 
     Arguments: ``t_min`` and ``t_max`` of the slope, as in ``ede``, which follows the training.
     (The code without ``--progressive`` keeps t = 0.1: ``t_min`` = ``t_max`` = 0.1.)
+    ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
 
     Source: AdaBin, Tu et al. 2022; ``binarylib.py`` of its repository.
     """
 
-    bits = 1
-
-    def __init__(self, t_min: float = 1e-3, t_max: float = 10.0) -> None:
-        super().__init__()
+    def __init__(self, t_min: float = 1e-3, t_max: float = 10.0, sign_zero: str = "plus") -> None:
+        super().__init__(sign_zero)
         self.t_min = t_min
         self.t_max = t_max
-        self.estimator = Ede(t_min, t_max)
+        self.estimator = Ede(t_min, t_max, sign_zero)
 
     def set_progress(self, fraction: float) -> None:
         self.estimator.set_progress(fraction)
@@ -46,7 +44,7 @@ class AdabinWeight(Quantizer):
     def value(self, x: Tensor) -> Tensor:
         w = wide(x)
         centre, spread = self._centre_and_spread(w)
-        return (spread * sign((w - centre) / spread) + centre).to(x.dtype)
+        return (spread * self.signs((w - centre) / spread) + centre).to(x.dtype)
 
     def slope(self, x: Tensor) -> Tensor:
         w = wide(x)

@@ -34,6 +34,3 @@ class BitnetTernary(Quantizer):
 
     def slope(self, x: Tensor) -> Tensor:
         return x.new_ones(x.shape)
-
-    def pull(self, gradient: Tensor, x: Tensor) -> Tensor:
-        return gradient

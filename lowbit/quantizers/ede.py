@@ -15,15 +15,16 @@ class Ede(SignQuantizer):
     slope  k t (1 - tanh(t x)^2), with t = 10^(lg t_min + progress (lg t_max - lg t_min)) and
            k = max(1/t, 1)
 
-    Arguments: ``t_min`` (1e-3 for ResNet-20, 1e-1 for VGG-small), ``t_max``.
+    Arguments: ``t_min`` (1e-3 for ResNet-20, 1e-1 for VGG-small), ``t_max``; ``sign_zero``: the
+    sign of 0, "plus" (default: +1) or "ternary" (0).
 
     Source: IR-Net, Qin et al. 2020; ``binaryfunction.py`` and ``trainer.py`` of its repository.
     """
 
     t: Tensor
 
-    def __init__(self, t_min: float = 1e-3, t_max: float = 10.0) -> None:
-        super().__init__()
+    def __init__(self, t_min: float = 1e-3, t_max: float = 10.0, sign_zero: str = "plus") -> None:
+        super().__init__(sign_zero)
         if not 0 < t_min <= t_max:
             raise ValueError(f"ede needs 0 < t_min <= t_max; got t_min={t_min}, t_max={t_max}")
         self.t_min = t_min

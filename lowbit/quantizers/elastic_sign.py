@@ -2,8 +2,8 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.functional.affine import round_ste
-from lowbit.functional.sign import sign
 from lowbit.functional.stats import over_channel
+from lowbit.quantizers._base import SignBased
 from lowbit.quantizers._initialise import DataInitialised
 from lowbit.quantizers._learned_step import scaled_step
 from lowbit.quantizers._registry import register
@@ -14,7 +14,7 @@ SMALLEST_SCALE = 1e-5
 
 
 @register("elastic_sign")
-class ElasticSign(DataInitialised):
+class ElasticSign(SignBased, DataInitialised):
     """Sign times a learned scale.
 
     value  signed: a s(x), unsigned: a clip(round(x / a), 0, 1), with a the ``scale`` of the
@@ -27,15 +27,18 @@ class ElasticSign(DataInitialised):
 
     Arguments: ``signed``: True for values -a and a, False (after a softmax or ReLU) for 0 and a;
     ``shifted``: add a learned ``shift`` to each channel first (0 at first), as the published
-    networks do before their inputs; the default is False.
+    networks do before their inputs; the default is False;
+    ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
 
     Source: BiT, Liu et al. 2022; ``utils_quant.py`` of facebookresearch/bit.
     """
 
-    bits = 1
-
-    def __init__(self, signed: bool = True, shifted: bool = False) -> None:
-        super().__init__()
+    def __init__(self, signed: bool = True, shifted: bool = False, sign_zero: str = "plus") -> None:
+        if not signed and sign_zero != "plus":
+            raise ValueError(
+                f"elastic_sign takes no signs where signed=False; leave out sign_zero={sign_zero!r}"
+            )
+        super().__init__(sign_zero)
         self.signed = signed
         self.shifted = shifted
         self.scale = nn.Parameter(torch.ones(1))
@@ -63,7 +66,7 @@ class ElasticSign(DataInitialised):
         scale = self._scale(y)
         if self.signed:
             held = scale.detach()
-            out = straight_through(scale * sign(y), closed_clamp(y, -held, held))
+            out = straight_through(scale * self.signs(y), closed_clamp(y, -held, held))
         else:
             out = scale * round_ste(closed_clamp(y / scale, 0, 1))
         return out.to(x.dtype)
@@ -71,7 +74,7 @@ class ElasticSign(DataInitialised):
     def value(self, x: Tensor) -> Tensor:
         y = self._shifted(x)
         scale = self._scale(y)
-        codes = sign(y) if self.signed else torch.round(torch.clamp(y / scale, 0, 1))
+        codes = self.signs(y) if self.signed else torch.round(torch.clamp(y / scale, 0, 1))
         return (scale * codes).to(x.dtype)
 
     def slope(self, x: Tensor) -> Tensor:

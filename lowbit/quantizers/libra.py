@@ -1,15 +1,14 @@
 import torch
 from torch import Tensor
 
-from lowbit.functional.sign import sign
-from lowbit.quantizers._base import Quantizer
+from lowbit.quantizers._base import SignBased
 from lowbit.quantizers._registry import register
 from lowbit.quantizers._scale import channel_axes, standardise, wide
 from lowbit.quantizers.ede import Ede
 
 
 @register("libra")
-class Libra(Quantizer):
+class Libra(SignBased):
     """Sign of standardised weights times a power of two, so that half of them are +1.
 
     value  a_o s(z), with z = (w - mean_o) / deviation_o over output channel o and
@@ -17,18 +16,17 @@ class Libra(Quantizer):
     slope  a_o ede(z) / deviation_o, with mean and deviation held; the gradient itself goes
            through both of them
 
-    Arguments: ``t_min`` and ``t_max`` of the slope, as in ``ede``, which follows the training.
+    Arguments: ``t_min`` and ``t_max`` of the slope, as in ``ede``, which follows the training;
+    ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
 
     Source: Libra-PB of IR-Net, Qin et al. 2020; ``ir_1w1a.py`` of its repository.
     """
 
-    bits = 1
-
-    def __init__(self, t_min: float = 1e-3, t_max: float = 10.0) -> None:
-        super().__init__()
+    def __init__(self, t_min: float = 1e-3, t_max: float = 10.0, sign_zero: str = "plus") -> None:
+        super().__init__(sign_zero)
         self.t_min = t_min
         self.t_max = t_max
-        self.estimator = Ede(t_min, t_max)
+        self.estimator = Ede(t_min, t_max, sign_zero)
 
     def set_progress(self, fraction: float) -> None:
         self.estimator.set_progress(fraction)
@@ -47,7 +45,7 @@ class Libra(Quantizer):
 
     def value(self, x: Tensor) -> Tensor:
         z, _, scale = self._standardised(x)
-        return (scale * sign(z)).to(x.dtype)
+        return (scale * self.signs(z)).to(x.dtype)
 
     def slope(self, x: Tensor) -> Tensor:
         z, inverse, scale = self._standardised(x)

@@ -1,14 +1,13 @@
 import torch
 from torch import Tensor
 
-from lowbit.functional.sign import sign
-from lowbit.quantizers._base import Quantizer, inside
+from lowbit.quantizers._base import SignBased, inside
 from lowbit.quantizers._check import number
 from lowbit.quantizers._registry import register
 
 
 @register("progressive_sign")
-class ProgressiveSign(Quantizer):
+class ProgressiveSign(SignBased):
     """A ramp that steepens into a sign as training goes; the sign itself in evaluation.
 
     value  in training hardtanh(x / max(1 - T, eps)) with T = progress;
@@ -18,18 +17,19 @@ class ProgressiveSign(Quantizer):
     In training more than two values come out: ``bits`` and ``levels`` say what evaluation
     gives, and ``value_is_sign`` is true in evaluation only.
 
-    Arguments: ``eps``, the width of the ramp at the end; ``clip``, where the slope ends
-    (``None``: nowhere).
+    Arguments: ``eps``, the width of the ramp at the end; ``clip``, where the slope ends (``None``:
+    nowhere); ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0), in evaluation.
 
     Source: the HardSign of BNext, Guo et al. 2022, which divides by a temperature and clamps.
     """
 
-    bits = 1
     levels = (-1.0, 1.0)
     temperature: Tensor
 
-    def __init__(self, eps: float = 1e-3, clip: float | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, eps: float = 1e-3, clip: float | None = None, sign_zero: str = "plus"
+    ) -> None:
+        super().__init__(sign_zero)
         number("progressive_sign", "eps", eps, 0, 1, open_=True)
         if clip is not None:
             number("progressive_sign", "clip", clip, 0)
@@ -40,14 +40,14 @@ class ProgressiveSign(Quantizer):
 
     @property
     def value_is_sign(self) -> bool:  # type: ignore[override]
-        return not self.training
+        return not self.training and self.sign_zero == "plus"
 
     def set_progress(self, fraction: float) -> None:
         self.temperature.fill_(fraction)
 
     def value(self, x: Tensor) -> Tensor:
         if not self.training:
-            return sign(x)
+            return self.signs(x)
         width = (1 - self.temperature).clamp_min(self.eps).to(x.dtype)
         return (x / width).clamp(-1, 1)
 

@@ -5,6 +5,8 @@ from torch import Tensor
 
 from lowbit.quantizers._base import SignQuantizer
 from lowbit.quantizers._registry import register
+from lowbit.quantizers._scale import channel_axes, sample_axes, standardise, wide
+from lowbit.quantizers._straight_through import straight_through
 
 
 @register("rbnn_poly")
@@ -19,15 +21,25 @@ class RbnnPoly(SignQuantizer):
     The estimator of RBNN only; its rotation of the weights is not part of it.
 
     Arguments: ``t_min``, ``t_max``; ``activation``: True for an input quantizer, False
-    (default) for a weight quantizer.
+    (default) for a weight quantizer; ``standardise``: put z = (x - mean) / deviation in place of
+    x, with the statistics of each sample, or of each output channel of a weight, as the released
+    code does (default: False; the gradient goes through both); ``sign_zero``: the sign of 0,
+    "plus" (default: +1) or "ternary" (0).
 
     Source: RBNN, Lin et al. 2020; ``binarized_modules.py`` of its repository.
     """
 
     t: Tensor
 
-    def __init__(self, t_min: float = 1e-2, t_max: float = 10.0, activation: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        t_min: float = 1e-2,
+        t_max: float = 10.0,
+        activation: bool = False,
+        standardise: bool = False,
+        sign_zero: str = "plus",
+    ) -> None:
+        super().__init__(sign_zero)
         if not 0 < t_min <= t_max:
             raise ValueError(
                 f"rbnn_poly needs 0 < t_min <= t_max; got t_min={t_min}, t_max={t_max}"
@@ -35,13 +47,45 @@ class RbnnPoly(SignQuantizer):
         self.t_min = t_min
         self.t_max = t_max
         self.activation = activation
+        self.standardise = standardise
         self.register_buffer("t", torch.tensor(float(t_min)))
 
     def set_progress(self, fraction: float) -> None:
         low, high = math.log10(self.t_min), math.log10(self.t_max)
         self.t.fill_(10 ** (low + fraction * (high - low)))
 
+    @property
+    def is_local(self) -> bool:
+        return not self.standardise
+
+    @property
+    def value_is_sign(self) -> bool:  # type: ignore[override]
+        return super().value_is_sign and not self.standardise
+
+    def _standardised(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """z, and 1 / deviation."""
+        y = wide(x)
+        axes = sample_axes(y, self.axis) if self.activation else channel_axes(y, self.axis)
+        return standardise(y, axes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.standardise:
+            return super().forward(x)
+        z, _ = self._standardised(x)
+        return straight_through(self.signs(z), z * self._parabola(z).detach()).to(x.dtype)
+
+    def value(self, x: Tensor) -> Tensor:
+        if not self.standardise:
+            return super().value(x)
+        return self.signs(self._standardised(x)[0]).to(x.dtype)
+
     def slope(self, x: Tensor) -> Tensor:
+        if not self.standardise:
+            return self._parabola(x)
+        z, inverse = self._standardised(x)
+        return (self._parabola(z) * inverse).to(x.dtype)
+
+    def _parabola(self, x: Tensor) -> Tensor:
         t = self.t.to(x.dtype)
         if self.activation:
             t = t.clamp_min(1)

@@ -16,16 +16,19 @@ class ReSTE(SignQuantizer):
     slope  (1/o) |x|^((1-o)/o) if eps < |x| <= t, eps^(1/o) / eps if |x| <= eps, else 0, with
            o = 1 + (1 - cos(pi progress / 2)) (o_end - 1)
 
-    Arguments: ``t``, where the slope ends; ``eps``, below which it is flat; ``o_end``, the
-    power's root at the end of the training (1 at its start: a clipped identity).
+    Arguments: ``t``, where the slope ends; ``eps``, below which it is flat; ``o_end``, the power's
+    root at the end of the training (1 at its start: a clipped identity); ``sign_zero``: the sign of
+    0, "plus" (default: +1) or "ternary" (0).
 
     Source: ReSTE, Wu et al. 2023; ``binarized_modules.py`` and ``main.py`` of its repository.
     """
 
     o: Tensor
 
-    def __init__(self, t: float = 1.5, eps: float = 0.1, o_end: float = 3.0) -> None:
-        super().__init__()
+    def __init__(
+        self, t: float = 1.5, eps: float = 0.1, o_end: float = 3.0, sign_zero: str = "plus"
+    ) -> None:
+        super().__init__(sign_zero)
         number("reste", "eps", eps, 0, open_=True)
         number("reste", "t", t, eps)
         number("reste", "o_end", o_end, 1)

@@ -2,13 +2,13 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.functional.stats import over_channel
-from lowbit.quantizers._base import Quantizer
+from lowbit.quantizers._base import SignBased
 from lowbit.quantizers._registry import register
 from lowbit.quantizers.approx_sign import ApproxSign
 
 
 @register("rsign")
-class RSign(Quantizer):
+class RSign(SignBased):
     """Sign after a learned shift of each channel, with the slope of approx_sign.
 
     value  +1 if x + b_c >= 0 else -1, with b_c the channel's ``shift`` (0 at first)
@@ -16,16 +16,17 @@ class RSign(Quantizer):
 
     The gradient of b_c is the sum of gradient * slope over channel c.
 
+    Arguments: ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
+
     Source: ReActNet, Liu et al. 2020; ``LearnableBias`` in ``reactnet.py`` of its repository.
     """
 
-    bits = 1
     levels = (-1.0, 1.0)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, sign_zero: str = "plus") -> None:
+        super().__init__(sign_zero)
         self.shift = nn.Parameter(torch.zeros(1))
-        self.estimator = ApproxSign()
+        self.estimator = ApproxSign(sign_zero=sign_zero)
 
     def bind(self, channels: int, axis: int) -> None:
         super().bind(channels, axis)

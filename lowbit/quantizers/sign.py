@@ -13,6 +13,8 @@ class Sign(SignQuantizer):
 
     The clip that papers draw with it is the layer's gradient cancellation.
 
+    Arguments: ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
+
     Source: BinaryConnect, Courbariaux et al. 2015; ``binarized_modules.py`` of
     itayhubara/BinaryNet.pytorch.
     """
@@ -21,6 +23,3 @@ class Sign(SignQuantizer):
 
     def slope(self, x: Tensor) -> Tensor:
         return x.new_ones(x.shape)
-
-    def pull(self, gradient: Tensor, x: Tensor) -> Tensor:
-        return gradient

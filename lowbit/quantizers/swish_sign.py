@@ -14,13 +14,14 @@ class SwishSign(SignQuantizer):
     slope  beta (2 - beta x tanh(beta x / 2)) / (1 + cosh(beta x)); it is below 0 beyond
            |beta x| = 2.4
 
-    Arguments: ``beta``, how steep the swish is.
+    Arguments: ``beta``, how steep the swish is; ``sign_zero``: the sign of 0, "plus" (default: +1)
+    or "ternary" (0).
 
     Source: BNN+, Darabi et al. 2018; ``swish_sign`` of larq.
     """
 
-    def __init__(self, beta: float = 5.0) -> None:
-        super().__init__()
+    def __init__(self, beta: float = 5.0, sign_zero: str = "plus") -> None:
+        super().__init__(sign_zero)
         number("swish_sign", "beta", beta, 0, open_=True)
         self.beta = beta
 

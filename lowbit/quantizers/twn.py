@@ -15,9 +15,9 @@ class Twn(Quantizer):
            |w| above D
     slope  1
 
-    Arguments: ``factor`` (0.7; Thinklab-SJTU 0.75); ``granularity``: "layer" (default, one D
-    and one a, as the caffe code) or "channel" (of each output channel); ``scale``: False
-    leaves a out, so that the values are -1, 0 and 1.
+    Arguments: ``factor`` (default: 0.7; Thinklab-SJTU 0.75); ``granularity``: "layer" (default,
+    one D and one a, as the caffe code) or "channel" (of each output channel); ``scale``: True
+    (default), or False to leave a out, so that the values are -1, 0 and 1.
 
     Source: TWN, Li et al. 2016; ``caffe-twns``.
     """
@@ -49,6 +49,3 @@ class Twn(Quantizer):
 
     def slope(self, x: Tensor) -> Tensor:
         return x.new_ones(x.shape)
-
-    def pull(self, gradient: Tensor, x: Tensor) -> Tensor:
-        return gradient

@@ -1,8 +1,6 @@
-import torch
 from torch import Tensor
 
-from lowbit.functional.sign import sign
-from lowbit.quantizers._base import Quantizer
+from lowbit.quantizers._base import SignBased
 from lowbit.quantizers._check import number, one_of
 from lowbit.quantizers._registry import register
 from lowbit.quantizers._scale import channel_axes, wide
@@ -10,7 +8,7 @@ from lowbit.quantizers._straight_through import straight_through
 
 
 @register("xnor", "bwn")
-class Xnor(Quantizer):
+class Xnor(SignBased):
     """Sign of centred weights times the mean magnitude of each output channel.
 
     value  a_i s(W), with W the weights less their mean over the input channels, clamped to
@@ -22,16 +20,16 @@ class Xnor(Quantizer):
     and the slope is its diagonal, c (a_i + 1/n).
 
     Arguments: ``grad``: "paper" (default), the rule of the paper and of its released code, or
-    "exact", the derivative of the product with the sign straight through; ``center``;
-    ``clamp``; ``times_n``: multiply the gradient by n, as the released code does for SGD (no
-    matter to Adam).
+    "exact", the derivative of the product with the sign straight through; ``center`` (default:
+    True); ``clamp`` (default: 1); ``times_n``: multiply the gradient by n, as the released code
+    does for SGD (no matter to Adam); ``act_scale``: have the layer multiply its output by the
+    mean magnitude of its real inputs (the paper's K; the released code leaves it out, the
+    default); ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
 
     Source: XNOR-Net, Rastegari et al. 2016; ``util.lua`` of allenai/XNOR-Net; "exact":
     ``util.py`` of jiecaoyu/XNOR-Net-PyTorch. Both keep the latent weights themselves centred
     and clamped; here the centring and the clamp are part of the value.
     """
-
-    bits = 1
 
     def __init__(
         self,
@@ -39,14 +37,17 @@ class Xnor(Quantizer):
         center: bool = True,
         clamp: float = 1.0,
         times_n: bool = False,
+        act_scale: bool = False,
+        sign_zero: str = "plus",
     ) -> None:
-        super().__init__()
+        super().__init__(sign_zero)
         one_of("xnor", "grad", grad, ("paper", "exact"))
         number("xnor", "clamp", clamp, 0, open_=True)
         self.grad = grad
         self.center = center
         self.clamp = clamp
         self.times_n = times_n
+        self.act_scale = act_scale
 
     def _input_axis(self) -> int:
         return 1 if self.axis == 0 else 0
@@ -82,16 +83,19 @@ class Xnor(Quantizer):
             return super().forward(x)
         # W, with the factor c for its derivative: neither centring nor clamp has another.
         w = straight_through(self._prepared(x).detach(), wide(x) * self._factor(x))
-        signs = sign(w.detach())
+        signs = self.signs(w.detach())
         scale = self._mean(w * signs)
         return straight_through(scale * signs, scale.detach() * w).to(x.dtype)
 
     def value(self, x: Tensor) -> Tensor:
         w = self._prepared(x)
-        return (self._mean(w.abs()) * sign(w)).to(x.dtype)
+        return (self._mean(w.abs()) * self.signs(w)).to(x.dtype)
 
     def slope(self, x: Tensor) -> Tensor:
         w = self._prepared(x)
-        passes = w.abs() < self.clamp if self.grad == "paper" else torch.ones_like(w)
-        slope = 1 / self._count(w) + self._mean(w.abs()) * passes
+        n, scale = self._count(w), self._mean(w.abs())
+        if self.grad == "paper":
+            slope = 1 / n + scale * (w.abs() < self.clamp)
+        else:
+            slope = self.signs(w).square() / n + scale
         return (slope * self._factor(x)).to(x.dtype)

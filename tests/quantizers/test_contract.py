@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lowbit.functional import sign
 from lowbit.quantizers import Quantizer, get, names
+from lowbit.quantizers._base import SignBased
 from lowbit.quantizers._initialise import DataInitialised
 from lowbit.quantizers._registry import quantizers
 
@@ -30,6 +31,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "adabin_input", "form": "paper"},
     {"name": "apot", "bits": 3, "signed": False},
     {"name": "apot", "bits": 3, "additive": False},
+    {"name": "approx_sign", "unit_deviation": True},
     {"name": "dorefa_input", "bits": 1},
     {"name": "dorefa_weight", "bits": 3},
     {"name": "dorefa_weight", "bits": 3, "grad": "stopmax"},
@@ -49,6 +51,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "pact", "bits": 1},
     {"name": "progressive_sign", "clip": 1.0},
     {"name": "rbnn_poly", "activation": True},
+    {"name": "rbnn_poly", "standardise": True},
+    {"name": "rbnn_poly", "activation": True, "standardise": True},
     {"name": "ste_sign", "clip": 0.0},
     {"name": "ste_tern", "ternary_weight_networks": True},
     {"name": "stochastic_sign", "clip": 1.0},
@@ -56,8 +60,15 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "twn", "scale": False},
     {"name": "xnor", "grad": "exact"},
     {"name": "xnor", "center": False, "times_n": True},
+    {"name": "xnor", "act_scale": True},
+    {"name": "xnor", "grad": "exact", "sign_zero": "ternary"},
 ]
-SPECS: list[Any] = [*SHIPPED, *VARIANTS]
+TERNARY: list[dict[str, Any]] = [
+    {"name": name, "sign_zero": "ternary"}
+    for name in SHIPPED
+    if issubclass(quantizers.resolve(name), SignBased)
+]
+SPECS: list[Any] = [*SHIPPED, *VARIANTS, *TERNARY]
 
 
 def title(spec: Any) -> str:
@@ -81,6 +92,11 @@ def slow_over(specs: list[Any]) -> pytest.MarkDecorator:
 
 def starts_from_data(spec: Any) -> bool:
     return any(isinstance(m, DataInitialised) for m in get(spec).modules())
+
+
+def by_sample(spec: Any) -> bool:
+    quantizer = get(spec)
+    return getattr(quantizer, "standardise", False) and quantizer.activation
 
 
 by_name = pytest.mark.parametrize("name", SHIPPED)
@@ -142,6 +158,10 @@ def test_docstring_says_value_slope_arguments_and_source(name: str) -> None:
     assert cls.__doc__ is not None, "the docstring is the class's own, not its base's"
     for part in (r"value\s", r"slope\s", "Source:"):
         assert re.search(rf"^{part}", text, re.MULTILINE), f"no line begins with {part!r}"
+    # Inherited arguments are those of the class that has the __init__, and may be said there.
+    owner = next(c for c in cls.__mro__ if "__init__" in vars(c))
+    if owner is not cls:
+        text += "\n" + (inspect.getdoc(owner) or "")
     arguments = inspect.signature(cls).parameters
     assert bool(re.search(r"^Arguments:", text, re.MULTILINE)) == bool(arguments)
     said = text.partition("Arguments:")[2]
@@ -153,8 +173,9 @@ def test_repr_shows_class_and_arguments(spec: Any) -> None:
     quantizer = get(spec)
     text = repr(quantizer)
     assert text.startswith(type(quantizer).__name__ + "(")
-    for argument in inspect.signature(type(quantizer)).parameters:
-        assert f"{argument}=" in text
+    for argument, parameter in inspect.signature(type(quantizer)).parameters.items():
+        changed = getattr(quantizer, argument) != parameter.default
+        assert (f"{argument}=" in text) == changed
 
 
 @every
@@ -216,7 +237,8 @@ def test_values_below_zero_come_out_only_where_signed(spec: Any) -> None:
 @over([spec for spec in SPECS if get(spec).levels is not None])
 def test_levels_are_exactly_the_values_that_appear(spec: Any) -> None:
     quantizer = make(spec).double().eval()
-    x = torch.linspace(-4, 4, 8001, dtype=torch.float64).repeat(CHANNELS, 1)
+    # Steps of 1/1024 add up to a mean of exactly 0, which some methods subtract.
+    x = (torch.arange(-4096, 4097, dtype=torch.float64) / 1024).repeat(CHANNELS, 1)
     expected = torch.tensor(quantizer.levels, dtype=torch.float64)
     assert tuple(expected.sort().values.tolist()) == tuple(quantizer.levels)
     torch.testing.assert_close(quantizer(x).unique(), expected, rtol=1e-12, atol=1e-12)
@@ -237,6 +259,32 @@ def test_value_is_sign_means_sign(spec: Any) -> None:
     if quantizer.value_is_sign:
         assert same
         assert quantizer.levels == (-1.0, 1.0)
+
+
+@over(TERNARY)
+def test_a_ternary_sign_of_zero_is_a_third_value(spec: Any) -> None:
+    quantizer, plus = make(spec).eval(), make(spec["name"]).eval()
+    assert (plus.sign_zero, plus.bits, quantizer.bits) == ("plus", 1, 2)
+    assert not quantizer.two_level
+    assert not quantizer.value_is_sign
+    assert quantizer.pad_value == 0
+    x = torch.tensor([[-0.5, -0.0, 0.0, 0.5]], dtype=torch.float64).repeat(CHANNELS, 1)
+    y, two = quantizer(x), plus(x)
+    assert torch.equal(y == 0, x == 0), "a symmetric row has a mean of exactly 0"
+    assert torch.equal(y[x != 0], two[x != 0])
+    assert (two[x == 0] > 0).all()
+    torch.testing.assert_close(quantizer.slope(x), plus.slope(x), rtol=0, atol=0)
+
+
+@over(TERNARY)
+def test_sign_zero_is_one_of_two_words(spec: Any) -> None:
+    with pytest.raises(ValueError, match="sign_zero one of plus, ternary; got sign_zero='minus'"):
+        get({**spec, "sign_zero": "minus"})
+
+
+@every
+def test_the_magnitude_of_the_inputs_is_left_out_unless_asked_for(spec: Any) -> None:
+    assert get(spec).act_scale == (isinstance(spec, dict) and spec.get("act_scale", False))
 
 
 @every
@@ -342,6 +390,23 @@ def test_the_gradient_has_a_gradient(spec: Any) -> None:
     torch.testing.assert_close(second, torch.autograd.grad(written_out, x)[0])
 
 
+class HalfGradient(Quantizer):
+    """Nothing forward, as some methods do for a part of the training."""
+
+    def value(self, x: Tensor) -> Tensor:
+        return x
+
+    def slope(self, x: Tensor) -> Tensor:
+        return torch.full_like(x, 0.5)
+
+
+def test_a_value_may_be_the_input_itself() -> None:
+    x, g = data(*SHAPES[0]), data(*SHAPES[0], seed=2)
+    quantizer = HalfGradient()
+    assert torch.equal(quantizer(x), x)
+    assert torch.equal(gradient(quantizer, x, g), g / 2)
+
+
 # What torch does with modules.
 
 
@@ -433,7 +498,8 @@ def test_a_transposed_input_gives_the_transposed_values(spec: Any) -> None:
     )
 
 
-@every
+# The first axis is the sample's here, whatever the channels' is.
+@over([spec for spec in SPECS if not by_sample(spec)])
 @pytest.mark.parametrize("axis", [1, -3])
 def test_channels_may_lie_along_the_second_axis(spec: Any, axis: int) -> None:
     """As in transposed convolutions and in inputs: the same values, transposed."""
@@ -557,6 +623,18 @@ def test_a_copy_of_an_initialised_quantizer_is_initialised(spec: Any) -> None:
         twin.train()(5 * data(*SHAPES[0], seed=3))
         for key, parameter in quantizer.named_parameters():
             assert torch.equal(parameter, twin.get_parameter(key))
+
+
+@initialised
+def test_copied_buffers_say_that_parameters_have_started(spec: Any) -> None:
+    """An average of weights is such a copy, made before the first batch and trained on later."""
+    quantizer, average = warm(spec, data(*SHAPES[0])), make(spec)
+    with torch.no_grad():
+        for name, value in average.state_dict(keep_vars=True).items():
+            value.copy_(quantizer.state_dict()[name])
+    average.train()(5 * data(*SHAPES[0], seed=3))
+    for key, parameter in quantizer.named_parameters():
+        assert torch.equal(parameter, average.get_parameter(key))
 
 
 @initialised

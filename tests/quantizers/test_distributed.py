@@ -67,6 +67,12 @@ def work(rank: int, folder: str) -> None:
             (model(batch(rank)) - batch(rank)).square().sum().backward()
             optimizer.step()
         state["trained lsq"] = model.module.quantizer.state_dict()
+        loaded = bound("lsq")
+        if rank == 0:  # the other process gets it from DistributedDataParallel
+            loaded.load_state_dict(state["lsq"])
+        model = nn.parallel.DistributedDataParallel(OneQuantizer(loaded))
+        model(3 * batch(rank))
+        state["loaded lsq"] = loaded.state_dict()
         torch.save(state, f"{folder}/{rank}.pt")
     finally:
         dist.destroy_process_group()
@@ -80,7 +86,7 @@ def states(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str,
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(RANKS)]
 
 
-@pytest.mark.parametrize("name", [*NAMES, "trained lsq"])
+@pytest.mark.parametrize("name", [*NAMES, "trained lsq", "loaded lsq"])
 def test_both_processes_have_the_same_parameters(
     name: str, states: list[dict[str, dict[str, Tensor]]]
 ) -> None:
@@ -114,3 +120,10 @@ def test_training_moved_the_step(states: list[dict[str, dict[str, Tensor]]]) -> 
     (before,) = [v for k, v in states[0]["lsq"].items() if k != "initialised"]
     (after,) = [v for k, v in states[0]["trained lsq"].items() if k != "initialised"]
     assert not torch.equal(before, after)
+
+
+def test_a_state_loaded_in_one_process_is_kept_in_both(
+    states: list[dict[str, dict[str, Tensor]]],
+) -> None:
+    for state in states:
+        assert torch.equal(state["loaded lsq"]["step"], state["lsq"]["step"])

@@ -193,6 +193,28 @@ BY_HAND = [
 ]  # fmt: skip
 
 
+# The sign of 0 is 0 in the code of these methods; at 0 the slopes are the same as above.
+TERNARY_BY_HAND = [
+    ("sign", [-7.0, -0.0, 0.0, 0.1], [-1, 0, 0, 1], [1, 1, 1, 1]),
+    ("ste_sign", [-1.01, -0.0, 0.0, 1.0], [-1, 0, 0, 1], [0, 1, 1, 1]),
+    ("approx_sign", [-0.75, -0.0, 0.0, 2.0], [-1, 0, 0, 1], [0.5, 2, 2, 0]),
+    ("swish_sign", [-0.0, 0.0, 0.4], [0, 0, 1], [5, 5, 0.500622]),
+    ("ede", [-1.0, -0.0, 0.0], [-1, 0, 0], [0.999999, 1, 1]),
+    ("reste", [-1.6, -0.0, 0.0, 0.1], [-1, 0, 0, 1], [0, 1, 1, 1]),
+    ("rbnn_poly", [-1.0, -0.0, 0.0], [-1, 0, 0], [1.404214, 1.414214, 1.414214]),
+    ("rsign", [-0.75, -0.0, 0.0, 2.0], [-1, 0, 0, 1], [0.5, 2, 2, 0]),
+    ("bireal_weight", [-0.5, -0.5, 0.0, 1.0], [-0.5, -0.5, 0, 0.5], [1] * 4),
+    ("magnitude_aware_sign", [-0.5, -0.5, 0.0, 1.0], [-0.5, -0.5, 0, 0.5], [0.5] * 4),
+    ("bitnet_binary", [-3.0, 0.0, 3.0], [-2, 0, 2], [1, 1, 1]),
+    # alpha = 2/3 of n = 3 weights, all of which are input channels: (1/3 + 2/3 1[|W| < 1]) 2/3.
+    ("xnor", [1.0, 0.0, -1.0], [2 / 3, 0, -2 / 3], [2 / 9, 2 / 3, 2 / 9]),
+    ("adabin_input", [-0.5, 0.0, 2.0], [-1, 0, 1], [1, 2, 0]),
+    # The first batch sets alpha = 2 E|x| = 1.
+    ("elastic_sign", [-0.5, 0.0, 1.0], [-1, 0, 1], [1, 1, 1]),
+]
+BY_HAND += [({"name": n, "sign_zero": "ternary"}, *row) for n, *row in TERNARY_BY_HAND]
+
+
 @pytest.mark.parametrize(("spec", "x", "value", "slope"), BY_HAND, ids=lambda v: str(v)[:40])
 def test_by_hand(spec: Any, x: list[float], value: list[float], slope: list[float]) -> None:
     quantizer = get(spec)
@@ -271,6 +293,125 @@ class TestBinaryWeights:
         g = upstream(w)
         value = np.abs(w).mean() * ref.s(w)
         check(quantizer_of({"name": "dorefa_weight", "bits": 1}), w, (value, g), g)
+
+
+@pytest.mark.parametrize("name", ["recu", "libra", "adabin_weight"])
+def test_weights_at_the_mean_of_their_channel_may_be_a_third_value(name: str) -> None:
+    """-1, 0, 1: deviations 1 (of n - 1) and sqrt(2/3) (of n); 2^round(log2 2/3) is 1/2."""
+    quantizer = quantizer_of({"name": name, "sign_zero": "ternary"})
+    scale = {"recu": 1.0, "libra": 0.5, "adabin_weight": math.sqrt(2 / 3)}[name]
+    w = np.array([[-1.0, 0.0, 1.0]])
+    close(run(quantizer, w, w)[0], scale * w)
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 2, 2), (4, 6)], ids=str)
+def test_gradients_across_elements_take_the_ternary_sign_too(
+    shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same formulas, with the sign whose value at 0 is 0: the last row's mean is 0."""
+    monkeypatch.setattr(ref, "s", np.sign)
+    w = weights(shape=shape)
+    g = upstream(w)
+
+    def ternary(name: str, **arguments: Any) -> Quantizer:
+        return quantizer_of({"name": name, "sign_zero": "ternary", **arguments})
+
+    value, dx = ref.xnor(w, g, "exact", center=False)
+    assert np.any(value == 0)
+    check(ternary("xnor", grad="exact", center=False), w, (value, dx), g)
+    check(ternary("libra"), w, ref.libra(w, g, lambda z: ref.ede_slope(z, 0.0)), g)
+    check(ternary("recu"), w, ref.recu(w, g, 0.85), g)
+    adabin = ref.adabin_weight(w, g, lambda z: ref.ede_slope(z, 0.0))
+    check(ternary("adabin_weight"), w, adabin, g)
+    value, dx, dalpha, dbeta = ref.adabin_input(w, g, 1.0, 0.0, "code")
+    inputs = ternary("adabin_input")
+    check(inputs, w, (value, dx), g)
+    close(inputs.scale.grad.squeeze(), dalpha, what="alpha")
+    close(inputs.offset.grad.squeeze(), dbeta, what="beta")
+    elastic = ternary("elastic_sign").eval()
+    put(elastic.scale, 0.5)
+    value, dx, dalpha = ref.elastic_sign(w, g, 0.5)
+    check(elastic, w, (value, dx), g)
+    close(elastic.scale.grad.squeeze(), dalpha, what="alpha")
+
+
+@pytest.mark.parametrize("sign_zero", ["plus", "ternary"])
+def test_exact_xnor_s_slope_is_the_diagonal_of_its_gradient(sign_zero: str) -> None:
+    quantizer = quantizer_of({"name": "xnor", "grad": "exact", "sign_zero": sign_zero})
+    w = torch.tensor([[1.0, 0.0, -1.0], [0.5, -0.25, 0.125]], dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(quantizer, w).reshape(w.numel(), w.numel())
+    torch.testing.assert_close(jacobian.diagonal(), quantizer.slope(w).flatten())
+
+
+@pytest.mark.parametrize("name", ["progressive_sign", "stochastic_sign"])
+def test_evaluation_may_take_the_ternary_sign(name: str) -> None:
+    quantizer = quantizer_of({"name": name, "sign_zero": "ternary"}).eval()
+    close(run(quantizer, POINTS, POINTS)[0], np.sign(POINTS))
+
+
+def test_elastic_sign_has_no_sign_of_zero_where_it_takes_no_signs() -> None:
+    with pytest.raises(ValueError, match="no signs where signed=False"):
+        get({"name": "elastic_sign", "signed": False, "sign_zero": "ternary"})
+
+
+# Inputs scaled or standardised by sample. The axis is that of a layer's channels.
+SAMPLES = [((5, 4, 3, 2), -3), ((5, 4, 3, 2), 0), ((5, 6), -1), ((5, 6), 0)]
+
+
+@pytest.mark.parametrize(("shape", "axis"), SAMPLES)
+def test_approx_sign_with_unit_deviation_trains_on_x_over_the_deviation_of_its_sample(
+    shape: tuple[int, ...], axis: int
+) -> None:
+    x = 3 * np.random.default_rng(4).standard_normal(shape) + 0.4
+    g = upstream(x)
+    deviation = ref.rows(x, np.sqrt(x.reshape(5, -1).var(1, ddof=1) + 1e-5))
+    z, n = x / deviation, x[0].size
+    pull = g * ref.approx_slope(z)
+    # d deviation / dx = (x - mean) / ((n - 1) deviation)
+    through = n * ref.row_mean(pull * x) * (x - ref.row_mean(x)) / ((n - 1) * deviation**3)
+    quantizer = get({"name": "approx_sign", "unit_deviation": True})
+    quantizer.bind(shape[axis], axis)
+    check(quantizer, x, (ref.s(x), pull / deviation - through), g)
+    close(quantizer.slope(torch.tensor(x)), ref.approx_slope(z) / deviation, what="slope")
+    check(quantizer.eval(), x, (ref.s(x), g * ref.approx_slope(x)), g)
+
+
+@pytest.mark.parametrize("activation", [True, False], ids=["inputs", "weights"])
+@pytest.mark.parametrize(("shape", "axis"), SAMPLES)
+@pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
+def test_rbnn_poly_may_standardise(
+    shape: tuple[int, ...], axis: int, activation: bool, progress: float
+) -> None:
+    x = 3 * np.random.default_rng(4).standard_normal(shape) + 0.4
+    g = upstream(x)
+    quantizer = get({"name": "rbnn_poly", "activation": activation, "standardise": True})
+    quantizer.bind(shape[axis], axis if activation else 0)
+    quantizer.double()
+    quantizer.set_progress(progress)
+    z, _ = ref.standardised(x, g)
+    dx = ref.standardised(x, g * ref.rbnn_slope(z, progress, activation))[1]
+    assert np.any(dx)
+    for mode in (True, False):
+        check(quantizer.train(mode), x, (ref.s(x - ref.row_mean(x)), dx), g)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {"name": "approx_sign", "unit_deviation": True},
+        {"name": "rbnn_poly", "activation": True, "standardise": True},
+    ],
+    ids=lambda spec: spec["name"],
+)
+def test_an_unbatched_input_of_a_layer_is_one_sample(spec: Any) -> None:
+    x = np.random.default_rng(4).standard_normal((4, 3, 2)) * [[[1.0]], [[2.0]], [[3.0]], [[4.0]]]
+    g = upstream(x)
+    quantizer = get(spec)
+    quantizer.bind(4, -3)
+    quantizer.double()
+    batch = [t.squeeze(0) for t in run(quantizer, x[None], g[None])]
+    for got, expected in zip(run(quantizer, x, g), batch, strict=True):
+        close(got, expected)
 
 
 def test_ede_sharpens() -> None:

@@ -187,6 +187,18 @@ def test_bits_out_of_range_are_refused_with_value_and_rule(name: str, bits: floa
         get({"name": name, "bits": bits})
 
 
+WITH_CLIP = [
+    n for n in EXPECTED if n in names() and "clip" in inspect.signature(type(get(n))).parameters
+]
+
+
+@pytest.mark.parametrize("clip", [-1.0, float("nan"), "1", True])
+@pytest.mark.parametrize("name", WITH_CLIP)
+def test_a_wrong_clip_is_refused_with_value_and_rule(name: str, clip: object) -> None:
+    with pytest.raises(ValueError, match=f"{name} needs clip >= 0; got clip={clip!r}"):
+        get({"name": name, "clip": clip})
+
+
 @pytest.mark.parametrize(
     ("spec", "rule"),
     [
