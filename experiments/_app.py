@@ -7,6 +7,7 @@ import functools
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,20 @@ class Problem(CompactHydraException):
 
 
 @contextlib.contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn every error of the block into a ``Problem`` of the same meaning.
+def clear_errors(kind: type[Exception] = Exception, key: str = "") -> Iterator[None]:
+    """Turn every error of this kind into a ``Problem`` of the same meaning.
 
+    ``key`` names the part of the configuration that the block reads.
     ``HYDRA_FULL_ERROR=1`` still shows the whole traceback.
     """
     try:
         yield
-    except CompactHydraException as error:
-        if not isinstance(error, InstantiationException):
-            raise
+    except InstantiationException as error:
         raise Problem(_instantiation(error)) from error
-    except Exception as error:
-        raise Problem(_words(error)) from error
+    except CompactHydraException:
+        raise
+    except kind as error:
+        raise Problem(f"{key}: {_words(error)}" if key else _words(error)) from error
 
 
 def _words(error: BaseException) -> str:
@@ -83,10 +85,14 @@ OmegaConf.register_new_resolver("path_safe", path_safe, replace=True)
 OmegaConf.register_new_resolver("processes", processes, replace=True)
 
 
-class SweepCheck(Callback):
-    """Checks every job of a sweep before the first one trains."""
+class Sweep(Callback):
+    """Checks every job of a sweep before the first one trains; ends with a table of them all."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self._start = time.time()
+        self._check_all(config)
+
+    def _check_all(self, config: DictConfig) -> None:
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -109,6 +115,12 @@ class SweepCheck(Callback):
             # Hydra turns an exception of a callback into a warning, and would go on to train.
             print(f"{' '.join(overrides)}: {error}", file=sys.stderr)
             sys.exit(1)
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from experiments import _report
+
+        folder = Path(config.hydra.sweep.dir)
+        _report.show_sweep(_report.sweep_results(folder, since=self._start), folder)
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Nothing to do."""
@@ -133,6 +145,15 @@ def _key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
+def refuse_null_groups(arguments: list[str]) -> None:
+    """Exit with a message for ``logger=null``, which Hydra answers with a traceback."""
+    for argument in arguments:
+        group, _, value = argument.partition("=")
+        if value == "null" and (CONFIGS / group).is_dir():
+            options = ", ".join(sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")))
+            sys.exit(f"error: {argument}: {group} is one of {options}; ~{group} leaves it out")
+
+
 def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Run ``task`` with the configuration that the command line describes."""
 
@@ -147,5 +168,6 @@ def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
 
+    refuse_null_groups(sys.argv[1:])
     sys.argv[1:] = with_old_overrides(sys.argv[1:])
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(one_message)()

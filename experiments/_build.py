@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from torch import nn
 
 import lowbit
 from experiments import _checkpoint
-from experiments._app import Problem
+from experiments._app import Problem, clear_errors
 
 
 @dataclass
@@ -78,9 +79,11 @@ def quantization(cfg: DictConfig) -> dict[str, Any]:
 
 
 def make_data(cfg: DictConfig) -> pl.LightningDataModule:
-    """The data module, whose files are there (or were downloaded) when this returns."""
+    """The data module: its files are there (or were downloaded), its training set is split."""
     data = instantiate(cfg.data)
     data.prepare_data()
+    with clear_errors(key="data"):
+        data.setup("fit")
     return data
 
 
@@ -103,29 +106,38 @@ def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
         model=model,
         num_classes=data.num_classes,
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
-        scheduler=instantiate(cfg.scheduler, _convert_="all"),
+        scheduler=instantiate(cfg.get("scheduler"), _convert_="all"),
         seed=cfg.seed,
     )
-    recipe.make_optimizer(model)  # an unclaimed parameter or a wrong option shows now
+    # An unclaimed parameter or a wrong option shows now.
+    with clear_errors(key="optimizer"):
+        optimizer = recipe.make_optimizer(model)
+    with clear_errors(key="scheduler"):
+        recipe.make_scheduler(optimizer, steps_per_epoch=1)
     return recipe
 
 
 def make_callbacks(cfg: Mapping[str, Any]) -> list[pl.Callback]:
     """The callbacks, ``history`` last: it writes down what the others log."""
-    names = sorted((cfg or {}), key=lambda name: name == "history")
-    return [instantiate(cfg[name]) for name in names if cfg[name] is not None]
+    names = [name for name in cfg if cfg[name] is not None]
+    for name in names:
+        if "_target_" not in cfg[name]:
+            raise Problem(f"callbacks.{name} has options but no _target_: is its group chosen?")
+    return [instantiate(cfg[name]) for name in sorted(names, key=lambda name: name == "history")]
 
 
-def check_seed(seed: Any) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise Problem(f"seed is a whole number of at least 0; got {seed!r}")
+def check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise Problem(f"{name} is a whole number of at least {least}; got {value!r}")
 
 
 def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule]:
     """Seed, then make data and recipe."""
     quiet()
-    check_seed(cfg.seed)
+    check_whole("seed", cfg.seed, 0)
+    check_whole("trainer.max_epochs", cfg.trainer.max_epochs, 1)
     if cfg.threads is not None:
+        check_whole("threads", cfg.threads, 1)
         torch.set_num_threads(cfg.threads)
     quantization(cfg)
     data = make_data(cfg)
@@ -149,8 +161,13 @@ def build(cfg: DictConfig, folder: Path) -> Run:
         recipe.model.compile()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder
-    loggers = [instantiate(logger) for logger in cfg.logger.values() if logger is not None]
-    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=make_callbacks(cfg.callbacks))
+    loggers = [instantiate(one) for one in (cfg.get("logger") or {}).values() if one is not None]
+    trainer = instantiate(
+        cfg.trainer,
+        logger=loggers,
+        callbacks=make_callbacks(cfg.get("callbacks") or {}),
+        default_root_dir=str(folder),
+    )
     return Run(recipe, data, trainer, cfg.resume)
 
 
@@ -158,6 +175,11 @@ def for_test(cfg: DictConfig) -> Run:
     """Data, recipe and a trainer that writes nothing."""
     data, recipe = prepare(cfg)
     trainer = instantiate(
-        cfg.trainer, logger=False, callbacks=[], enable_checkpointing=False, max_epochs=1
+        cfg.trainer,
+        logger=False,
+        callbacks=[],
+        enable_checkpointing=False,
+        enable_progress_bar=sys.stdout.isatty(),
+        max_epochs=1,
     )
     return Run(recipe, data, trainer)

@@ -21,6 +21,7 @@ from torch import nn
 import lowbit
 from experiments import _checkpoint
 from experiments._build import Run
+from experiments.results import read_result
 from lowbit.nn import latent_layers
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,6 +37,7 @@ def test_metrics(run: Run) -> dict[str, float]:
 
 def final_metrics(run: Run) -> dict[str, float]:
     """Metrics of the best weights by validation, and under ``…_last`` those of the last."""
+    run.trainer.loggers = []  # they would add these figures to the curves of the training
     last = test_metrics(run)
     best = last
     path = getattr(run.trainer.checkpoint_callback, "best_model_path", "")
@@ -82,6 +84,17 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip()
 
 
+def source() -> dict[str, Any]:
+    """Which code runs: the commit, and whether files that train differ from it or are new."""
+    changes = _git(
+        "status", "--porcelain", "--", "lowbit", "experiments", "configs", ":!experiments/results"
+    )
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else changes != "",
+    }
+
+
 def device_name(device: torch.device) -> str:
     """The model name of the GPU or of the processor."""
     if device.type == "cuda":
@@ -94,20 +107,23 @@ def device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
-def result(cfg: DictConfig, run: Run, metrics: dict[str, float], seconds: float) -> dict[str, Any]:
-    """The contents of ``result.json``: what ran, where, and what came out."""
+def result(
+    cfg: DictConfig, run: Run, metrics: dict[str, float], source: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """The contents of ``result.json``: what ran, where, and what came out.
+
+    ``source`` is of the start: files may change while a run trains.
+    """
     overrides: list[str] = []
     if HydraConfig.initialized():
         overrides = list(HydraConfig.get().overrides.task)
-    dirty = _git("status", "--porcelain", "--untracked-files=no")
     published = cfg.get("published")
     return {
         "experiment": cfg.name,
         "command": shlex.join(["python", "-m", "experiments.train", *overrides]),
         "overrides": overrides,
         "seed": cfg.seed,
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if dirty is None else dirty != "",
+        **source,
         "torch": torch.__version__,
         "lowbit": lowbit.__version__,
         "device": device_name(run.trainer.strategy.root_device),
@@ -152,6 +168,43 @@ def show(result: dict[str, Any], folder: Path) -> None:
     table.add_row("size as trained", _bytes(result["bytes"]))
     table.add_row("size when packed", _bytes(result["bytes_packed"]))
     table.add_row("time", f"{result['seconds']:.1f} s, {result['epochs']} epochs")
+    _print(table, folder)
+
+
+def sweep_results(folder: Path, since: float = 0.0) -> list[dict[str, Any]]:
+    """``result.json`` of the jobs of a sweep that ended since this time, in the jobs' order."""
+
+    def number(path: Path) -> int:
+        return OmegaConf.load(path.parent / ".hydra" / "hydra.yaml").hydra.job.num
+
+    ended = [path for path in folder.rglob("result.json") if path.stat().st_mtime >= since]
+    return [read_result(path) for path in sorted(ended, key=number)]
+
+
+def show_sweep(results: list[dict[str, Any]], folder: Path) -> None:
+    """Print one line for each job of a sweep: the overrides that differ, and what came out."""
+    jobs = [dict(word.partition("=")[::2] for word in r["overrides"]) for r in results]
+    keys = [
+        key
+        for key in dict.fromkeys(key for job in jobs for key in job)
+        if len({job.get(key) for job in jobs}) > 1
+    ]
+    table = Table(title=f"sweep of {len(results)} jobs", title_justify="left")
+    for key in keys:
+        table.add_column(key, overflow="fold")
+    for name in ("test/accuracy", "last", "seconds"):
+        table.add_column(name, justify="right")
+    for job, result in zip(jobs, results, strict=True):
+        accuracies = [result["metrics"].get(f"test/accuracy{which}") for which in ("", "_last")]
+        table.add_row(
+            *(job.get(key, "") for key in keys),
+            *(_figure("accuracy", value) for value in accuracies),
+            f"{result['seconds']:.1f}",
+        )
+    _print(table, folder)
+
+
+def _print(table: Table, folder: Path) -> None:
     console = Console(width=max(Console().width, 80))
     console.print(table)
     console.print(f"files: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)

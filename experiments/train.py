@@ -12,17 +12,21 @@ from experiments import _app
 
 def train(cfg: DictConfig) -> dict[str, float]:
     """Train as ``cfg`` says, test the best and the last weights, report; returns the metrics."""
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
     from experiments import _build, _report
     from experiments.results import write_result
 
     folder = Path(cfg.folder)
     start = time.perf_counter()
+    source = _report.source()
     with _app.clear_errors():
         run = _build.build(cfg, folder)
-    run.trainer.fit(run.recipe, run.data, ckpt_path=run.resume, weights_only=True)
+    with _app.clear_errors(MisconfigurationException):
+        run.trainer.fit(run.recipe, run.data, ckpt_path=run.resume, weights_only=True)
     metrics = _report.final_metrics(run)
     if run.trainer.is_global_zero:
-        result = _report.result(cfg, run, metrics, time.perf_counter() - start)
+        result = _report.result(cfg, run, metrics, source, time.perf_counter() - start)
         write_result(folder, result)
         _report.show(result, folder)
     return metrics

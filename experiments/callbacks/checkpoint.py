@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,14 @@ class Checkpoint(pl.callbacks.ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
         # Lightning's own save_last leaves out the epochs that are not best.
         trainer.save_checkpoint(Path(self.dirpath or ".") / "last.ckpt")
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        super().on_exception(trainer, pl_module, exception)
+        last = Path(self.dirpath or ".") / "last.ckpt"
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and last.is_file():
+            print(f"stopped; resume={os.path.relpath(last)} goes on", file=sys.stderr)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         here = Path(self.dirpath or ".")

@@ -115,20 +115,30 @@ class Classify(pl.LightningModule):
             metric.update(scores.detach(), labels)
             self.log(f"{stage}/{name}", metric, **everywhere)
 
+    def make_scheduler(self, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Any:
+        """The learning-rate scheduler; None where there is none."""
+        if self.scheduler is None:
+            return None
+        factory = self.scheduler["factory"]
+        takes = inspect.signature(factory).parameters
+        given = {"steps_per_epoch": steps_per_epoch} if "steps_per_epoch" in takes else {}
+        return factory(optimizer, **given)
+
     def configure_optimizers(self) -> Any:
         optimizer = self.make_optimizer(self.model)
         if self.scheduler is None:
             return optimizer
-        factory = self.scheduler["factory"]
-        arguments: dict[str, Any] = {}
-        if "steps_per_epoch" in inspect.signature(factory).parameters:
-            _ = self.trainer.estimated_stepping_batches  # makes the loader, which has the length
-            batches = self.trainer.num_training_batches
-            arguments["steps_per_epoch"] = math.ceil(batches / self.trainer.accumulate_grad_batches)
+        _ = self.trainer.estimated_stepping_batches  # makes the loader, which has the length
+        batches = self.trainer.num_training_batches
+        scheduler = self.make_scheduler(
+            optimizer, math.ceil(batches / self.trainer.accumulate_grad_batches)
+        )
         # Always "step": Lightning takes the steps of an epoch after it has written the
         # checkpoint of that epoch, so that a resumed run would lack one.
-        scheduler = {"scheduler": factory(optimizer, **arguments), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         assert self.scheduler is not None

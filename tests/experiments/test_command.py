@@ -56,7 +56,7 @@ def test_two_processes_train_what_one_trains_on_the_same_batches(config, tmp_pat
 def test_a_sweep_runs_side_by_side_and_each_run_has_its_folder(tmp_path):
     quick = ("debug=quick", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
     spec = "quantizer.input=sign,approx_sign"
-    train("-m", *TINY, *quick, spec, "seed=0,1", cwd=tmp_path)
+    said = train("-m", *TINY, *quick, spec, "seed=0,1", cwd=tmp_path).stdout
     results = [json.loads(p.read_text()) for p in tmp_path.glob("multirun/*/*/result.json")]
     inputs = {tuple(o for o in r["overrides"] if o.startswith("quantizer")) for r in results}
     assert len(results) == 4
@@ -65,3 +65,8 @@ def test_a_sweep_runs_side_by_side_and_each_run_has_its_folder(tmp_path):
     assert {r["threads"] for r in results} == {1}
     assert not [path for path in tmp_path.rglob("*") if "None" in path.name]
     assert not (tmp_path / "runs").exists()
+    lines = [
+        line.replace("│", " ").split() for line in said.partition("sweep of 4 jobs")[2].splitlines()
+    ]
+    jobs = [line[:2] for line in lines if line and line[0] in ("sign", "approx_sign")]
+    assert jobs == [["sign", "0"], ["sign", "1"], ["approx_sign", "0"], ["approx_sign", "1"]]

@@ -42,6 +42,13 @@ def trained_folders(folder):
         (["quantizer.gradient_cancellation_threshold=-1"], "at least 0"),
         (["quantizer.gradient_cancellation_threshold=true"], "got True"),
         (["seed=null"], "seed is a whole number"),
+        (["callbacks=[]"], "callbacks.checkpoint has options but no _target_"),
+        (["threads=0"], "threads is a whole number"),
+        (["trainer.max_epochs=0"], "max_epochs is a whole number of at least 1"),
+        (["trainer.max_epochs=ten"], "got 'ten'"),
+        (["scheduler.factory.warmup=-1"], "scheduler: .* at least 0; got -1"),
+        (["optimizer.lr=fast"], "optimizer: "),
+        (["data.val_size=5000"], "data: cannot take 5000 of 1257 images"),
         (["recipe.loss=hinge"], "cross_entropy, squared_hinge_mean"),
         (["recipe.label_smoothing=1"], r"in \[0, 1\)"),
         (["~experiment", "model=mlp", "model.hidden=[]"], "model: hidden needs"),
@@ -102,6 +109,7 @@ def test_eval_needs_a_checkpoint_and_its_configuration(tmp_path):
     [
         (["-m", "quantizer.input=sign,aprox_sign", "seed=0,1"], "did you mean 'approx_sign'"),
         (["trainer.max_epoch=3"], "max_epoch"),
+        (["scheduler=null"], "multistep, none, step; ~scheduler leaves it out"),
     ],
 )
 def test_the_command_ends_with_one_message_and_exit_code_1(arguments, message, tmp_path):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import results
+from experiments import _report, results
 from experiments._app import CONFIGS
-from experiments._report import sizes
+from experiments._report import show_sweep, sizes, source, sweep_results
 from experiments.eval import evaluate
 from lowbit.nn import QLinear
 
@@ -64,6 +64,42 @@ def test_result_json_says_what_ran_and_what_came_out(tiny, tmp_path):
     for name in ("commit", "dirty", "command", "overrides", "finished", "threads", "lowbit"):
         assert name in result
     assert not list((tmp_path / "run").glob("*.part"))
+
+
+def test_a_sweeps_table_has_what_differs_between_its_jobs(tmp_path, capsys):
+    for number, (beta, accuracy) in enumerate([("1", 0.5), ("2", 0.75)]):
+        job = run(
+            tmp_path / str(number),
+            overrides=["model=mlp", f"quantizer.input={{name:swish_sign,beta:{beta}}}"],
+            metrics={"test/accuracy": accuracy, "test/accuracy_last": 0.25},
+        )
+        (job / ".hydra").mkdir()
+        (job / ".hydra" / "hydra.yaml").write_text(f"hydra: {{job: {{num: {number}}}}}")
+    show_sweep(sweep_results(tmp_path), tmp_path)
+    said = capsys.readouterr().out
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines()]
+    assert [row for row in rows if row] == [
+        ["{name:swish_sign,beta:1}", "50.00 %", "25.00 %", "12.0"],
+        ["{name:swish_sign,beta:2}", "75.00 %", "25.00 %", "12.0"],
+    ]
+    assert "model" not in said
+    assert sweep_results(tmp_path, since=2e10) == []
+
+
+def test_a_new_file_that_trains_makes_a_run_dirty(tmp_path, monkeypatch):
+    def git(*arguments):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+
+    (tmp_path / "experiments" / "results").mkdir(parents=True)
+    (tmp_path / "lowbit").mkdir()
+    git("init")
+    git("commit", "--allow-empty", "-m", "first")
+    monkeypatch.setattr(_report, "ROOT", tmp_path)
+    (tmp_path / "experiments" / "results" / "first.json").write_text("{}")
+    assert source()["dirty"] is False
+    (tmp_path / "lowbit" / "new.py").write_text("")
+    assert source()["dirty"] is True
 
 
 def test_eval_finds_what_training_reported(tiny, tmp_path):

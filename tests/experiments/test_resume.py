@@ -113,6 +113,24 @@ def test_of_equal_epochs_the_latest_is_best(tiny, tmp_path):
     assert state(tmp_path / "run", "best")["epoch"] == 2
 
 
+def test_a_finished_run_is_not_resumed_to_fewer_epochs(tiny, tmp_path):
+    tiny("trainer.max_epochs=3", folder=tmp_path / "whole")
+    resume = f"resume={tmp_path}/whole/checkpoints/last.ckpt"
+    with pytest.raises(_app.Problem, match="max_epochs=1"):
+        tiny("trainer.max_epochs=1", resume)
+
+
+def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys):
+    def interrupt(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Progress, "on_train_epoch_start", interrupt)
+    with pytest.raises((SystemExit, KeyboardInterrupt)):
+        tiny("trainer.max_epochs=3")
+    assert "run/checkpoints/last.ckpt goes on" in capsys.readouterr().err
+
+
 def test_seeds_differ_and_zero_is_a_seed(tiny, tmp_path):
     runs = {
         (seed, i): tiny(f"seed={seed}", "trainer.max_epochs=1", folder=tmp_path / f"{seed}{i}")
