@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 import lowbit
 from lowbit.models import ResNet18
-from lowbit.nn import QuantizedLayer
+from lowbit.nn import QuantizedLayer, _int8
 
 BINARY = {
     "input_quantization": "sign",
@@ -193,7 +193,9 @@ def main() -> int:
             }
         )
 
+    int8 = "int8" if _int8.available() else "float"
     print(f"ResNet-18, 32x32, batch {arguments.batch}, {processor()}, torch {torch.__version__}")
+    print(f"forward convolutions of signs run in {int8} here")
     print(f"{'threads':>7} {'float ms':>9} {'binary ms':>10} {'ratio':>6}   (min … max)")
     for row in rows:
         print(
@@ -216,6 +218,7 @@ def main() -> int:
             "cores": os.cpu_count(),
             "network": "ResNet-18, 32x32",
             "batch": arguments.batch,
+            "sign_convolutions": int8,
             "time": rows,
             "memory": {**memory, "ratio": round(ratio, 4)},
         }

@@ -151,6 +151,10 @@ class FusedOp(torch.autograd.Function):
         ctx.dtype = compute_dtype(x)
         ctx.modes = [(q, q.training) for q in (inputs, weights) if q is not None]
         ctx.plain = plain_sign(inputs, x), plain_sign(weights, weight)
+        if all(ctx.plain) and ctx.dtype == torch.float32:
+            y = layer._sign_op(x, weight, bias)
+            if y is not None:
+                return y
         shift = layer._fused_shift(ctx.dtype)
         codes, factor = shifted_codes(inputs, x, ctx.plain[0], shift)
         return layer._fused_op(

@@ -81,6 +81,10 @@ class QuantizedLayer(nn.Module):
         """Whether ``_fused_op`` covers this input."""
         return True
 
+    def _sign_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        """``_op`` of the signs of float32 tensors, where there is a faster way; else None."""
+        return None
+
     def _fused_shift(self, dtype: torch.dtype) -> float:
         """The shift of the codes that the fused op takes: input = factor * codes + shift."""
         return 0.0

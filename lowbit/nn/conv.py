@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
+from lowbit.nn import _int8
 from lowbit.nn._fused import Gradients
 from lowbit.nn._layer import QuantizedLayer
 from lowbit.quantizers import Spec
@@ -115,6 +116,21 @@ class _QConv(QuantizedLayer, _ConvNd):
             and self.padding_mode == "zeros"
             and self._symmetric_padding() is not None
         )
+
+    def _sign_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+        padding = self._symmetric_padding()
+        assert padding is not None  # _fusible
+        out = [
+            (size + 2 * pad - gap * (taps - 1) - 1) // step + 1
+            for size, pad, gap, taps, step in zip(
+                x.shape[2:], padding, self.dilation, self.kernel_size, self.stride, strict=True
+            )
+        ]
+        if weight.dtype != torch.float32 or not _int8.worthwhile(x, weight, self.groups, out):
+            return None
+        pad_value = self.pad_value if any(padding) else 0.0
+        y = _int8.sign_convolution(x, weight, self.stride, padding, self.dilation, pad_value)
+        return y if bias is None else y.add_(bias.view(-1, *(1,) * len(padding)))
 
     def _fused_shift(self, dtype: torch.dtype) -> float:
         # A convolution that pads q with p is one that pads q - p with 0, plus p times the sum

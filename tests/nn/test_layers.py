@@ -673,3 +673,62 @@ def test_act_scale_of_a_linear_layer_is_the_rows_mean_magnitude():
 def test_act_scale_is_refused_where_it_means_nothing():
     with pytest.raises(ValueError, match="act_scale is for QLinear and QConv"):
         qnn.QEmbedding(4, 4, weight_quantization={"name": "xnor", "act_scale": True})
+
+
+# --- convolutions of signs in int8
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("pad_value", [-1, 0, 1])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 5, "padding": 2, "stride": 2},
+        {"kernel_size": 3, "padding": 3, "dilation": 2, "bias": False},
+        {"kernel_size": 1, "stride": 2},
+        {"kernel_size": (1, 3), "padding": "same"},
+    ],
+    ids=str,
+)
+def test_large_convolutions_of_signs_are_exact(arguments, pad_value, memory_format):
+    layer = qnn.QConv2d(33, 18, **arguments, **SIGN, pad_value=pad_value)
+    x = image(2, channels=33, size=16, batch=8).to(memory_format=memory_format)
+    fast = layer(x)
+    layer.fused = False
+    slow = layer(x)
+    bias = 0 if layer.bias is None else layer.bias.view(-1, 1, 1)
+    assert torch.equal((fast - bias).round(), (slow - bias).round())
+    torch.testing.assert_close(fast, slow, rtol=3e-7, atol=3e-6)
+    assert fast.is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_large_convolutions_of_signs_in_other_dimensions_are_exact(dims):
+    layer = CONVS[dims][0](32, 16, 3, padding=1, bias=False, **SIGN)
+    x = image(dims, channels=32, size=512 if dims == 1 else 8)
+    fast = layer(x)
+    layer.fused = False
+    assert torch.equal(fast, layer(x))
+
+
+def test_nan_and_infinity_reach_large_convolutions():
+    layer = qnn.QConv2d(32, 16, 3, padding=1, bias=False, **SIGN)
+    x = torch.randn(4, 32, 16, 16)
+    x[0, 0, 0, 0], x[0, 1, 0, 0] = float("inf"), float("-inf")
+    x[1, 0, 5, 5] = float("nan")
+    fast = layer(x)
+    layer.fused = False
+    torch.testing.assert_close(fast, layer(x), rtol=0, atol=0, equal_nan=True)
+    assert fast[1].isnan().any()
+    assert not fast[0].isnan().any()
+
+
+def test_int8_is_used_where_the_processor_has_it():
+    from lowbit.nn import _int8
+
+    if not (torch.cpu._is_vnni_supported() and hasattr(torch.ops.onednn, "qconv_pointwise")):
+        pytest.skip("this processor or this torch has no fast int8 convolutions")
+    assert _int8.available()
+    assert _int8.worthwhile(torch.empty(8, 32, 8, 8), torch.empty(8, 32, 1, 1), 1, (8, 8))
+    assert not _int8.worthwhile(torch.empty(1, 32, 8, 8), torch.empty(8, 32, 1, 1), 1, (8, 8))
