@@ -154,8 +154,15 @@ def main() -> int:
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts")
     parser.add_argument("--steps", type=int, default=15, help="timed steps of each network")
     parser.add_argument("--batch", type=int, default=32, help="images a step")
+    parser.add_argument(
+        "--without-int8",
+        action="store_true",
+        help="convolve signs in float, as on a processor without fast int8 instructions",
+    )
     parser.add_argument("--output", type=Path, help="JSON file to write")
     arguments = parser.parse_args()
+    if arguments.without_int8:
+        _int8.available = lambda: False
 
     torch.manual_seed(0)
     images, labels = torch.randn(arguments.batch, 3, 32, 32), torch.randint(10, (arguments.batch,))
