@@ -36,7 +36,9 @@ def sample_axes(x: Tensor, axis: int) -> tuple[int, ...]:
 
 def mean_magnitude(x: Tensor, axis: int | None) -> Tensor:
     """The mean of |x| over each channel along ``axis`` (broadcastable), or over all of x."""
-    return wide(x).abs().mean(channel_axes(x, axis), keepdim=axis is not None).to(x.dtype)
+    # The 1-norm reads x once; abs().mean() writes a copy first.
+    total = torch.linalg.vector_norm(wide(x), 1, channel_axes(x, axis), keepdim=axis is not None)
+    return (total / (x.numel() / max(total.numel(), 1))).to(x.dtype)
 
 
 def largest_magnitude(x: Tensor) -> Tensor:
