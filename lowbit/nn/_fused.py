@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -76,38 +76,46 @@ def may_recompute(quantizer: Quantizer | None) -> bool:
     )
 
 
-def plain_sign(quantizer: Quantizer | None, x: Tensor) -> bool:
-    """Whether signs may be taken by comparison, which does not see a NaN."""
-    return (
-        quantizer is not None
-        and quantizer.value_is_sign
-        and x.device.type == "cpu"
-        and x.numel() > 0
-        # A sum is quicker than a maximum, but infinities (or overflow) spoil it too.
-        and (bool(x.sum().isfinite()) or not bool(x.amax().isnan()))
-    )
+class Signs(NamedTuple):
+    """What ``signs_of`` finds: whether values are scaled plain signs, and the scale if any."""
+
+    plain: bool
+    scale: Tensor | None = None
+
+
+def signs_of(quantizer: Quantizer | None, x: Tensor) -> Signs:
+    """Whether values may be had by comparison with 0, which does not see a NaN."""
+    if quantizer is None or x.device.type != "cpu" or x.numel() == 0:
+        return Signs(False)
+    scale = None if quantizer.value_is_sign else quantizer.sign_scale(x)
+    if not quantizer.value_is_sign and scale is None:
+        return Signs(False)
+    # A sum is quicker than a maximum, but infinities (or overflow) spoil it too.
+    finite = bool(x.sum().isfinite()) or not bool(x.amax().isnan())
+    return Signs(finite, scale)
 
 
 def quantize(
-    slot: str, quantizer: Quantizer | None, x: Tensor, plain: bool, times: float = 1.0
+    slot: str, quantizer: Quantizer | None, x: Tensor, signs: Signs, times: float = 1.0
 ) -> Tensor:
     """``times * quantizer.value(x)``, without a graph; plain signs in scratch memory."""
-    if plain:
+    if signs.plain:
         # A comparison written to floats is vectorised; to bools and back it is not.
         codes = torch.ge(x, 0, out=scratch(slot, x))
-        return torch.add(x.new_tensor(-times), codes, alpha=2 * times, out=codes)
+        torch.add(x.new_tensor(-times), codes, alpha=2 * times, out=codes)
+        return codes if signs.scale is None else codes.mul_(signs.scale)
     value = x if quantizer is None else quantizer.value(x)
     return value if times == 1 else value * times
 
 
 def shifted_codes(
-    quantizer: Quantizer | None, x: Tensor, plain: bool, shift: float
+    quantizer: Quantizer | None, x: Tensor, signs: Signs, shift: float
 ) -> tuple[Tensor, float]:
     """(codes, factor) with ``quantizer.value(x) = factor * codes + shift``."""
-    if plain and shift in (-1, 1):
+    if signs.plain and signs.scale is None and shift in (-1, 1):
         compare = torch.ge if shift == -1 else torch.lt
         return compare(x, 0, out=scratch("input", x)), -2 * shift
-    value = quantize("input", quantizer, x, plain)
+    value = quantize("input", quantizer, x, signs)
     return (value if shift == 0 else value - shift), 1.0
 
 
@@ -150,16 +158,17 @@ class FusedOp(torch.autograd.Function):
         ctx.layer, ctx.inputs, ctx.weights, ctx.threshold = layer, inputs, weights, threshold
         ctx.dtype = compute_dtype(x)
         ctx.modes = [(q, q.training) for q in (inputs, weights) if q is not None]
-        ctx.plain = plain_sign(inputs, x), plain_sign(weights, weight)
-        if all(ctx.plain) and ctx.dtype == torch.float32:
-            y = layer._sign_op(x, weight, bias)
+        ctx.signs = signs_of(inputs, x), signs_of(weights, weight)
+        of_input, of_weight = ctx.signs
+        if of_input == (True, None) and of_weight.plain and ctx.dtype == torch.float32:
+            y = layer._sign_op(x, weight, of_weight.scale, bias)
             if y is not None:
                 return y
         shift = layer._fused_shift(ctx.dtype)
-        codes, factor = shifted_codes(inputs, x, ctx.plain[0], shift)
+        codes, factor = shifted_codes(inputs, x, ctx.signs[0], shift)
         return layer._fused_op(
             codes.to(ctx.dtype),
-            quantize("weight", weights, weight, ctx.plain[1], factor).to(ctx.dtype),
+            quantize("weight", weights, weight, ctx.signs[1], factor).to(ctx.dtype),
             None if bias is None else bias.to(ctx.dtype),
             shift / factor,
         )
@@ -177,11 +186,11 @@ def _gradients(ctx: Any, gradient: Tensor) -> Gradients:
     x, weight, _ = ctx.saved_tensors
     layer, needed = ctx.layer, ctx.needs_input_grad[:3]
     shift = layer._fused_shift(ctx.dtype)
-    codes, factor = shifted_codes(ctx.inputs, x, ctx.plain[0], shift)
+    codes, factor = shifted_codes(ctx.inputs, x, ctx.signs[0], shift)
     dx, dw, db = layer._fused_op_backward(
         gradient,
         codes.to(ctx.dtype),
-        quantize("weight", ctx.weights, weight, ctx.plain[1]).to(ctx.dtype),
+        quantize("weight", ctx.weights, weight, ctx.signs[1]).to(ctx.dtype),
         needed,
         factor,
         shift,

@@ -35,7 +35,7 @@ def available() -> bool:
         padded = F.pad((x >= 0).double() * 2 - 1, (1, 1, 1, 1), value=pad_value)
         expected = F.conv2d(padded, (weight >= 0).double() * 2 - 1)
         try:
-            found = sign_convolution(x, weight, *layout, pad_value)
+            found = sign_convolution(x, weight, None, *layout, pad_value)
         except (RuntimeError, TypeError, NotImplementedError):
             return False  # a torch whose operators take other arguments, or none on this device
         if not torch.equal(found.double(), expected):
@@ -56,14 +56,16 @@ def worthwhile(x: Tensor, weight: Tensor, groups: int, out: Sequence[int]) -> bo
 def sign_convolution(
     x: Tensor,
     weight: Tensor,
+    scale: Tensor | None,
     stride: Sequence[int],
     padding: Sequence[int],
     dilation: Sequence[int],
     pad_value: float,
 ) -> Tensor:
-    """Convolve sign(x), padded with ``pad_value``, with sign(weight): integers as float32.
+    """Convolve sign(x), padded with ``pad_value``, with scale * sign(weight), in float32.
 
-    x (n, c, ...) and weight (o, c, ...) without NaN, on the processor.
+    x (n, c, ...) and weight (o, c, ...) without NaN, on the processor; ``scale`` of one value or
+    one for each output channel, or None for 1. The sums are exact; each is scaled once.
     """
     if pad_value == 0:
         # Codes 0 and 2 about a zero point of 1: padding has the zero point's value, 0.
@@ -73,17 +75,19 @@ def sign_convolution(
         codes = (x >= 0 if pad_value == -1 else x < 0).view(torch.uint8)
         zero_point, factor = 0, round(-2 * pad_value)
     signs = (weight >= 0).view(torch.int8).mul_(2 * factor).sub_(factor).contiguous()
+    scales = weight.new_ones(len(weight))
+    if scale is not None:
+        scales.mul_(scale.flatten())
     bias = None
     if pad_value != 0:
         sums = signs.sum(tuple(range(1, signs.ndim)), dtype=torch.int32)
-        bias = sums.float().mul_(pad_value / factor)
-    ones = weight.new_ones(len(weight))
+        bias = sums.float().mul_(pad_value / factor).mul_(scales)
     layout = [list(stride), list(padding), list(dilation), 1]
     onednn = torch.ops.onednn
-    packed = onednn.qconv_prepack(signs, ones, 1.0, zero_point, *layout, list(codes.shape))
+    packed = onednn.qconv_prepack(signs, scales, 1.0, zero_point, *layout, list(codes.shape))
     zeros = weight.new_zeros(len(weight), dtype=torch.int32)
     y = onednn.qconv_pointwise(
-        *(codes, 1.0, zero_point, packed, ones, zeros, bias, *layout),
+        *(codes, 1.0, zero_point, packed, scales, zeros, bias, *layout),
         *(1.0, 0, torch.float32, "none", [], ""),
     )
     # It comes out channels last whatever went in.

@@ -81,8 +81,10 @@ class QuantizedLayer(nn.Module):
         """Whether ``_fused_op`` covers this input."""
         return True
 
-    def _sign_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
-        """``_op`` of the signs of float32 tensors, where there is a faster way; else None."""
+    def _sign_op(
+        self, x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None
+    ) -> Tensor | None:
+        """``_op`` of sign(x) and scale * sign(weight), where there is a faster way; else None."""
         return None
 
     def _fused_shift(self, dtype: torch.dtype) -> float:

@@ -117,7 +117,9 @@ class _QConv(QuantizedLayer, _ConvNd):
             and self._symmetric_padding() is not None
         )
 
-    def _sign_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
+    def _sign_op(
+        self, x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None
+    ) -> Tensor | None:
         padding = self._symmetric_padding()
         assert padding is not None  # _fusible
         out = [
@@ -129,7 +131,8 @@ class _QConv(QuantizedLayer, _ConvNd):
         if weight.dtype != torch.float32 or not _int8.worthwhile(x, weight, self.groups, out):
             return None
         pad_value = self.pad_value if any(padding) else 0.0
-        y = _int8.sign_convolution(x, weight, self.stride, padding, self.dilation, pad_value)
+        layout = (self.stride, padding, self.dilation)
+        y = _int8.sign_convolution(x, weight, scale, *layout, pad_value)
         return y if bias is None else y.add_(bias.view(-1, *(1,) * len(padding)))
 
     def _fused_shift(self, dtype: torch.dtype) -> float:

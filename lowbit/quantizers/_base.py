@@ -95,6 +95,13 @@ class Quantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return PseudoGradient.apply(x, self)
 
+    def sign_scale(self, x: Tensor) -> Tensor | None:
+        """The scale, one or one for each channel, with ``value(x) = scale * sign(x)``.
+
+        None where the value is not made so. With it, layers work on signs and scale the result.
+        """
+        return None
+
     def bind(self, channels: int, axis: int) -> None:
         """Told once, by the layer that owns this quantizer, how its tensor is laid out.
 

@@ -57,6 +57,9 @@ class DorefaWeight(Quantizer):
         unit = squeezed / (2 * largest) + 0.5
         return (2 * torch.round(unit * self.steps) / self.steps - 1).to(x.dtype)
 
+    def sign_scale(self, x: Tensor) -> Tensor | None:
+        return mean_magnitude(x, None) if self.bits == 1 else None
+
     def slope(self, x: Tensor) -> Tensor:
         if not self.slope_reads_input:
             return x.new_ones(x.shape)

@@ -1,5 +1,6 @@
 from torch import Tensor
 
+from lowbit.functional.clip import clip_gradient
 from lowbit.quantizers._base import SignBased, inside
 from lowbit.quantizers._check import number
 from lowbit.quantizers._registry import register
@@ -27,5 +28,11 @@ class MagnitudeAwareSign(SignBased):
     def value(self, x: Tensor) -> Tensor:
         return mean_magnitude(x, self.axis) * self.signs(x)
 
+    def sign_scale(self, x: Tensor) -> Tensor | None:
+        return mean_magnitude(x, self.axis) if self.sign_zero == "plus" else None
+
     def slope(self, x: Tensor) -> Tensor:
         return mean_magnitude(x, self.axis) * inside(x, self.clip)
+
+    def pull(self, gradient: Tensor, x: Tensor) -> Tensor:
+        return clip_gradient(gradient * mean_magnitude(x, self.axis), x, self.clip)

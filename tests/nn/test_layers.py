@@ -732,3 +732,35 @@ def test_int8_is_used_where_the_processor_has_it():
     assert _int8.available()
     assert _int8.worthwhile(torch.empty(8, 32, 8, 8), torch.empty(8, 32, 1, 1), 1, (8, 8))
     assert not _int8.worthwhile(torch.empty(1, 32, 8, 8), torch.empty(8, 32, 1, 1), 1, (8, 8))
+
+
+@pytest.mark.parametrize("weight", ["magnitude_aware_sign", "bireal_weight", "dorefa_weight"])
+@pytest.mark.parametrize("channels", [4, 32])
+@pytest.mark.parametrize("pad_value", [-1, 0])
+def test_scaled_signs_of_weights(weight, channels, pad_value):
+    layer = qnn.QConv2d(
+        channels,
+        16,
+        3,
+        padding=1,
+        input_quantization="sign",
+        weight_quantization=weight,
+        gradient_cancellation_threshold=1.0,
+        pad_value=pad_value,
+    )
+    x = image(2, channels=channels, size=12, batch=4)
+    found = []
+    for fused in (True, False):
+        layer.fused = fused
+        leaf = x.clone().requires_grad_()
+        y = layer(leaf)
+        g = torch.sin(torch.arange(y.numel()).float()).view_as(y)
+        found.append((y, *torch.autograd.grad(y, [leaf, layer.weight, layer.bias], g)))
+    for fast, slow in zip(*found, strict=True):
+        torch.testing.assert_close(fast, slow, rtol=1e-5, atol=1e-4)
+    exact = F.conv2d(
+        F.pad(signed(x).double(), [1] * 4, value=pad_value),
+        layer.weight_quantization.value(layer.weight).double(),
+        layer.bias.double(),
+    )
+    torch.testing.assert_close(found[0][0].double(), exact, rtol=1e-6, atol=1e-6)

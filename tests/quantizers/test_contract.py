@@ -516,6 +516,16 @@ def test_channels_may_lie_along_the_second_axis(spec: Any, axis: int) -> None:
         torch.testing.assert_close(got.transpose(0, 1), expected, rtol=1e-6, atol=1e-9)
 
 
+@every
+def test_a_sign_scale_times_the_sign_is_the_value(spec: Any) -> None:
+    x = data(*SHAPES[1])
+    quantizer = warm(spec, x).eval()
+    scale = quantizer.sign_scale(x)
+    if scale is not None:
+        signs = torch.where(x >= 0, 1.0, -1.0).to(x.dtype)
+        torch.testing.assert_close(scale * signs, quantizer.value(x), rtol=0, atol=0)
+
+
 # What compilers and transforms do with it.
 
 
