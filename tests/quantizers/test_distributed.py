@@ -71,7 +71,7 @@ def work(rank: int, folder: str) -> None:
         if rank == 0:  # the other process gets it from DistributedDataParallel
             loaded.load_state_dict(state["lsq"])
         model = nn.parallel.DistributedDataParallel(OneQuantizer(loaded))
-        model(3 * batch(rank))
+        model(3 * batch(rank)).sum().backward()
         state["loaded lsq"] = loaded.state_dict()
         torch.save(state, f"{folder}/{rank}.pt")
     finally:
