@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
-import platform
 import shlex
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +19,9 @@ from torch import nn
 import lowbit
 from experiments import _checkpoint
 from experiments._build import Run
+from experiments.provenance import device_name
 from experiments.results import read_result
 from lowbit.nn import latent_layers
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_metrics(run: Run) -> dict[str, float]:
@@ -71,40 +68,6 @@ def sizes(model: nn.Module) -> dict[str, Any]:
         "bytes": trained,
         "bytes_packed": kept + sum(math.ceil(n * bits / 8) for n, bits in packed.values()),
     }
-
-
-def _git(*arguments: str) -> str | None:
-    """What git says about this repository; None outside one, or without git."""
-    try:
-        done = subprocess.run(
-            ["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()
-
-
-def source() -> dict[str, Any]:
-    """Which code runs: the commit, and whether files that train differ from it or are new."""
-    changes = _git(
-        "status", "--porcelain", "--", "lowbit", "experiments", "configs", ":!experiments/results"
-    )
-    return {
-        "commit": _git("rev-parse", "HEAD"),
-        "dirty": None if changes is None else changes != "",
-    }
-
-
-def device_name(device: torch.device) -> str:
-    """The model name of the GPU or of the processor."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def result(

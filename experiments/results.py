@@ -35,13 +35,14 @@ def _write(path: Path, text: str) -> None:
     os.replace(beside, path)
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as a JSON file, whole or not at all."""
+    _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Leave ``result.json`` in a run's folder."""
-    _write(folder / "result.json", _json(result))
+    write_json(folder / "result.json", result)
 
 
 def read_result(run: Path) -> dict[str, Any]:
@@ -135,7 +136,7 @@ def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = Fal
     for experiment, results in sorted(by_experiment.items()):
         path = folder / f"{experiment}.json"
         old = json.loads(path.read_text()) if path.is_file() else None
-        _write(path, _json(merge(old, results)))
+        write_json(path, merge(old, results))
         written.append(path)
     _write(folder / "RESULTS.md", table(folder))
     return [*written, folder / "RESULTS.md"]

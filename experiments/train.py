@@ -15,18 +15,19 @@ def train(cfg: DictConfig) -> dict[str, float]:
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from experiments import _build, _report
+    from experiments.provenance import source
     from experiments.results import write_result
 
     folder = Path(cfg.folder)
     start = time.perf_counter()
-    source = _report.source()
+    code = source()
     with _app.clear_errors():
         run = _build.build(cfg, folder)
     with _app.clear_errors(MisconfigurationException):
         run.trainer.fit(run.recipe, run.data, ckpt_path=run.resume, weights_only=True)
     metrics = _report.final_metrics(run)
     if run.trainer.is_global_zero:
-        result = _report.result(cfg, run, metrics, source, time.perf_counter() - start)
+        result = _report.result(cfg, run, metrics, code, time.perf_counter() - start)
         write_result(folder, result)
         _report.show(result, folder)
     return metrics

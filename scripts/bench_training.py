@@ -13,11 +13,8 @@ backward (each storage once, parameters left out).
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -27,7 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
 import lowbit
+from experiments.provenance import device_name, source
+from experiments.results import write_json
 from lowbit.models import ResNet18
 from lowbit.nn import QuantizedLayer, _int8
 
@@ -125,30 +126,6 @@ def progress(text: str) -> None:
         print(f"\r{text:<60}\r" if not text else f"\r{text}", end="", file=sys.stderr, flush=True)
 
 
-def processor() -> str:
-    """The processor's name, as far as the system tells."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
-
-
-def commit() -> str | None:
-    """The commit that is checked out, marked where files differ from it; None outside git."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        return subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-    except (FileNotFoundError, subprocess.CalledProcessError):
-        return None
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="thread counts")
@@ -164,6 +141,7 @@ def main() -> int:
     if arguments.without_int8:
         _int8.available = lambda: False
 
+    code, processor = source(), device_name(torch.device("cpu"))
     torch.manual_seed(0)
     images, labels = torch.randn(arguments.batch, 3, 32, 32), torch.randint(10, (arguments.batch,))
     binary = ResNet18(in_channels=3, num_classes=10, **BINARY)
@@ -201,7 +179,7 @@ def main() -> int:
         )
 
     int8 = "int8" if _int8.available() else "float"
-    print(f"ResNet-18, 32x32, batch {arguments.batch}, {processor()}, torch {torch.__version__}")
+    print(f"ResNet-18, 32x32, batch {arguments.batch}, {processor}, torch {torch.__version__}")
     print(f"forward convolutions of signs run in {int8} here")
     print(f"{'threads':>7} {'float ms':>9} {'binary ms':>10} {'ratio':>6}   (min … max)")
     for row in rows:
@@ -218,10 +196,10 @@ def main() -> int:
     if arguments.output is not None:
         result = {
             "command": "python scripts/bench_training.py " + " ".join(sys.argv[1:]),
-            "commit": commit(),
+            **code,
             "lowbit": lowbit.__version__,
             "torch": torch.__version__,
-            "processor": processor(),
+            "processor": processor,
             "cores": os.cpu_count(),
             "network": "ResNet-18, 32x32",
             "batch": arguments.batch,
@@ -229,9 +207,7 @@ def main() -> int:
             "time": rows,
             "memory": {**memory, "ratio": round(ratio, 4)},
         }
-        partial = arguments.output.with_name(arguments.output.name + ".part")
-        partial.write_text(json.dumps(result, indent=2) + "\n")
-        partial.replace(arguments.output)
+        write_json(arguments.output, result)
     return 0
 
 

@@ -16,6 +16,7 @@ from lowbit.nn._layer import QuantizedLayer
 from lowbit.quantizers import Spec
 
 PAD_VALUES = (-1.0, 0.0, 1.0)
+CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class _QConv(QuantizedLayer, _ConvNd):
@@ -89,7 +90,7 @@ class _QConv(QuantizedLayer, _ConvNd):
     def _convolve(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, ...]
     ) -> Tensor:
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
+        convolve = CONVOLUTIONS[len(self.kernel_size)]
         return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def _input_magnitude(self, x: Tensor) -> Tensor:
@@ -97,11 +98,15 @@ class _QConv(QuantizedLayer, _ConvNd):
         magnitude = x.abs().mean(-len(self.kernel_size) - 1, keepdim=True)
         window = x.new_full((1, 1, *self.kernel_size), 1 / math.prod(self.kernel_size))
         magnitude = F.pad(magnitude, self._reversed_padding_repeated_twice)
-        convolve = (F.conv1d, F.conv2d, F.conv3d)[len(self.kernel_size) - 1]
+        convolve = CONVOLUTIONS[len(self.kernel_size)]
         return convolve(magnitude, window, None, self.stride, 0, self.dilation)
 
+    def _over_places(self, values: Tensor) -> Tensor:
+        """A value for each output channel, as it broadcasts against the output."""
+        return values.view(-1, *(1,) * len(self.kernel_size))
+
     def _plus_bias(self, y: Tensor) -> Tensor:
-        return y if self.bias is None else y + self.bias.view(-1, *(1,) * len(self.kernel_size))
+        return y if self.bias is None else y + self._over_places(self.bias)
 
     def _symmetric_padding(self) -> tuple[int, ...] | None:
         """Padding per spatial axis, or None where the two ends differ ('same', even kernels)."""
@@ -133,15 +138,15 @@ class _QConv(QuantizedLayer, _ConvNd):
         pad_value = self.pad_value if any(padding) else 0.0
         layout = (self.stride, padding, self.dilation)
         y = _int8.sign_convolution(x, weight, scale, *layout, pad_value)
-        return y if bias is None else y.add_(bias.view(-1, *(1,) * len(padding)))
+        return y if bias is None else y.add_(self._over_places(bias))
 
     def _fused_shift(self, dtype: torch.dtype) -> float:
         # A convolution that pads q with p is one that pads q - p with 0, plus p times the sum
-        # of each filter. In half precision the shifted sums would lose bits, so there the
-        # padded copy is made.
+        # of each filter. In half precision the shifted sums would lose bits, and so would
+        # values near 0: there the padded copy is made.
         quantizer = self.input_quantization
         if quantizer is None or quantizer.levels is None:
-            return 0.0  # values near 0 would lose bits too
+            return 0.0
         if dtype in (torch.float32, torch.float64) and any(self._symmetric_padding() or ()):
             return self.pad_value
         return 0.0
@@ -154,7 +159,7 @@ class _QConv(QuantizedLayer, _ConvNd):
         sums = weight.sum(tuple(range(1, weight.ndim))).mul_(shift)
         y = self._convolve(x, weight, sums, padding)
         # Added to the sums, the bias would lose bits that it keeps when added to the result.
-        return y if bias is None else y.add_(bias.view(-1, *(1,) * len(padding)))
+        return y if bias is None else y.add_(self._over_places(bias))
 
     def _fused_op_backward(
         self,

@@ -1,20 +1,18 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lowbit.functional.affine import round_ste
 from lowbit.functional.stats import over_channel
-from lowbit.quantizers._check import bit_width
-from lowbit.quantizers._initialise import DataInitialised
-from lowbit.quantizers._learned_step import SMALLEST_STEP, per_value, scaled_step
+from lowbit.quantizers._learned_step import SMALLEST_STEP, LearnedStep, per_value, scaled_step
 from lowbit.quantizers._registry import register
 from lowbit.quantizers._scale import wide
 from lowbit.quantizers._straight_through import closed_clamp
 
 
 @register("lsq")
-class Lsq(DataInitialised):
+class Lsq(LearnedStep):
     """Uniform quantization with a learned step size s.
 
     value  s round(clip(x / s, -Qn, Qp)); signed: Qn = 2^(bits-1), Qp = 2^(bits-1) - 1;
@@ -30,21 +28,6 @@ class Lsq(DataInitialised):
 
     Source: LSQ, Esser et al. 2020, eq. 1 to 3 and section 2.2.
     """
-
-    def __init__(self, bits: int = 4, signed: bool = True, per_channel: bool = False) -> None:
-        super().__init__()
-        bit_width("lsq", bits, 2, 8)
-        self.bits = bits
-        self.signed = signed
-        self.per_channel = per_channel
-        self.low = -(2 ** (bits - 1)) if signed else 0
-        self.high = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
-        self.step = nn.Parameter(torch.ones(1))
-
-    def bind(self, channels: int, axis: int) -> None:
-        super().bind(channels, axis)
-        if self.per_channel:
-            self.step = nn.Parameter(self.step.new_ones(channels))
 
     def initial(self, x: Tensor) -> dict[str, Tensor]:
         magnitude = x.abs().mean(per_value(x, self.step, self.axis))

@@ -3,16 +3,14 @@ from torch import Tensor, nn
 
 from lowbit.functional.affine import round_ste
 from lowbit.functional.stats import over_channel
-from lowbit.quantizers._check import bit_width
-from lowbit.quantizers._initialise import DataInitialised
-from lowbit.quantizers._learned_step import SMALLEST_STEP, per_value, scaled_step
+from lowbit.quantizers._learned_step import SMALLEST_STEP, LearnedStep, per_value, scaled_step
 from lowbit.quantizers._registry import register
 from lowbit.quantizers._scale import wide
 from lowbit.quantizers._straight_through import closed_clamp
 
 
 @register("lsq_plus")
-class LsqPlus(DataInitialised):
+class LsqPlus(LearnedStep):
     """Uniform quantization with a learned step size s and a learned offset b.
 
     value  s round(clip((x - b) / s, -Qn, Qp)) + b; signed: Qn = 2^(bits-1),
@@ -32,20 +30,12 @@ class LsqPlus(DataInitialised):
     """
 
     def __init__(self, bits: int = 4, signed: bool = True, per_channel: bool = False) -> None:
-        super().__init__()
-        bit_width("lsq_plus", bits, 2, 8)
-        self.bits = bits
-        self.signed = signed
-        self.per_channel = per_channel
-        self.low = -(2 ** (bits - 1)) if signed else 0
-        self.high = 2 ** (bits - 1) - 1 if signed else 2**bits - 1
-        self.step = nn.Parameter(torch.ones(1))
+        super().__init__(bits, signed, per_channel)
         self.offset = nn.Parameter(torch.zeros(1))
 
     def bind(self, channels: int, axis: int) -> None:
         super().bind(channels, axis)
         if self.per_channel:
-            self.step = nn.Parameter(self.step.new_ones(channels))
             self.offset = nn.Parameter(self.offset.new_zeros(channels))
 
     def initial(self, x: Tensor) -> dict[str, Tensor]:

@@ -3,14 +3,14 @@ import math
 import torch
 from torch import Tensor
 
-from lowbit.quantizers._base import SignQuantizer
 from lowbit.quantizers._registry import register
 from lowbit.quantizers._scale import channel_axes, sample_axes, standardise, wide
+from lowbit.quantizers._sharpening import SharpeningSign
 from lowbit.quantizers._straight_through import straight_through
 
 
 @register("rbnn_poly")
-class RbnnPoly(SignQuantizer):
+class RbnnPoly(SharpeningSign):
     """Sign, with the slope of a piecewise parabola that sharpens as training goes.
 
     value  +1 if x >= 0 else -1
@@ -29,8 +29,6 @@ class RbnnPoly(SignQuantizer):
     Source: RBNN, Lin et al. 2020; ``binarized_modules.py`` of its repository.
     """
 
-    t: Tensor
-
     def __init__(
         self,
         t_min: float = 1e-2,
@@ -39,20 +37,9 @@ class RbnnPoly(SignQuantizer):
         standardise: bool = False,
         sign_zero: str = "plus",
     ) -> None:
-        super().__init__(sign_zero)
-        if not 0 < t_min <= t_max:
-            raise ValueError(
-                f"rbnn_poly needs 0 < t_min <= t_max; got t_min={t_min}, t_max={t_max}"
-            )
-        self.t_min = t_min
-        self.t_max = t_max
+        super().__init__(t_min, t_max, sign_zero)
         self.activation = activation
         self.standardise = standardise
-        self.register_buffer("t", torch.tensor(float(t_min)))
-
-    def set_progress(self, fraction: float) -> None:
-        low, high = math.log10(self.t_min), math.log10(self.t_max)
-        self.t.fill_(10 ** (low + fraction * (high - low)))
 
     @property
     def is_local(self) -> bool:

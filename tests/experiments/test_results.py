@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from experiments import _report, results
+from experiments import provenance, results
 from experiments._app import CONFIGS
-from experiments._report import show_sweep, sizes, source, sweep_results
+from experiments._report import show_sweep, sizes, sweep_results
 from experiments.eval import evaluate
+from experiments.provenance import source
 from lowbit.nn import QLinear
 
 RESULT = {
@@ -95,7 +96,7 @@ def test_a_new_file_that_trains_makes_a_run_dirty(tmp_path, monkeypatch):
     (tmp_path / "lowbit").mkdir()
     git("init")
     git("commit", "--allow-empty", "-m", "first")
-    monkeypatch.setattr(_report, "ROOT", tmp_path)
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     (tmp_path / "experiments" / "results" / "first.json").write_text("{}")
     assert source()["dirty"] is False
     (tmp_path / "lowbit" / "new.py").write_text("")
