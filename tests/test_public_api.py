@@ -7,6 +7,7 @@ import pytest
 
 PACKAGES = [
     "lowbit",
+    "lowbit.convert",
     "lowbit.functional",
     "lowbit.models",
     "lowbit.nn",

@@ -73,6 +73,7 @@ class PackedLayer(nn.Module):
         self.border = border
         self.act_scale = act_scale
         self.packed_input = packed_input
+        self.dtype = torch.float32  # of what comes out where packed planes come in
         shape = (geometry.planes_w, geometry.out_channels, geometry.taps, geometry.words)
         self.register_buffer("weight", torch.zeros(shape, dtype=torch.int64))
         channels = self.out_channels
@@ -134,8 +135,8 @@ class PackedLayer(nn.Module):
     def set_output(self, out: str, steps: Sequence[int], params: Tensor | None = None) -> None:
         """What comes out, after which steps, with which parameters (zeros where None).
 
-        ``params``: the rows that the steps consume, and one more, the threshold, for "both";
-        int32 thresholds and flips for "bits"; none for "int".
+        ``params``: the rows that the steps consume; for "both" one more, the threshold, where it
+        is not 0; int32 thresholds and flips for "bits"; none for "int".
         """
         if out not in OUTPUTS:
             raise ValueError(f"out is one of {', '.join(OUTPUTS)}; got {out!r}")
@@ -149,7 +150,12 @@ class PackedLayer(nn.Module):
                 f"nothing follows an output scaled by its inputs: steps are ({AFFINE},); "
                 f"got {tuple(steps)}"
             )
-        rows = {"int": 0, "bits": 2, "float": rows_of(steps), "both": rows_of(steps) + 1}[out]
+        rows = {"int": 0, "bits": 2}.get(out, rows_of(steps))
+        if out == "both" and params is not None and len(params) == rows + 1:
+            if bool(params[-1].any()):
+                rows += 1
+            else:
+                params = params[:-1].clone()
         if out in ("int", "bits") and steps:
             raise ValueError(f"out={out!r} takes no steps; got {tuple(steps)}")
         shape, dtype = (rows, self.out_channels), torch.int32 if out == "bits" else torch.float32
@@ -278,7 +284,14 @@ class PackedLayer(nn.Module):
             result = fn(t)
             return result if result.dtype == t.dtype else t.to(result.device)
 
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.weight.device)).dtype
         return super()._apply(moved, recurse)
+
+    def _in_dtype(self, y: Any, dtype: torch.dtype) -> Any:
+        """An output with its numbers in ``dtype``."""
+        if dtype == torch.float32 or self.out in ("int", "bits"):
+            return y
+        return (y[0].to(dtype), y[1]) if self.out == "both" else y.to(dtype)
 
     def extra_repr(self) -> str:
         g = self.geometry

@@ -89,7 +89,8 @@ class _PackedConv(PackedLayer):
         if residual is not None and residual.dtype != torch.float32:
             residual = residual.float()
         if self.packed_input:
-            return self._run(x, residual, residual is not None and _is_channels_last(residual))
+            y = self._run(x, residual, residual is not None and _is_channels_last(residual))
+            return self._in_dtype(y, self.dtype)
         dtype = x.dtype
         reals = x if dtype == torch.float32 else x.float()
         outside = self.padding_mode != "zeros"
@@ -97,9 +98,7 @@ class _PackedConv(PackedLayer):
         y = self._run(padded, residual, not x.is_contiguous() and _is_channels_last(x))
         if self.act_scale:
             y = self._scaled(y, reals)
-        if dtype == torch.float32 or self.out in ("int", "bits"):
-            return y
-        return (y[0].to(dtype), y[1]) if self.out == "both" else y.to(dtype)
+        return self._in_dtype(y, dtype)
 
     def extra_repr(self) -> str:
         shown = "" if self.padding_mode == "zeros" else f", padding_mode={self.padding_mode!r}"

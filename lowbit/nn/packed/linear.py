@@ -31,7 +31,9 @@ class PackedLinear(PackedLayer):
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Any:
         if self.packed_input:
-            return self._run(x, residual, False)
+            if residual is not None:
+                residual = residual.float()
+            return self._in_dtype(self._run(x, residual, False), self.dtype)
         leading, dtype = x.shape[:-1], x.dtype
         rows = x if dtype == torch.float32 else x.float()
         if len(leading) != 1:

@@ -1,0 +1,145 @@
+"""From a trained model to the one that runs packed."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple
+
+from torch import Tensor, fx, nn
+
+from lowbit import kernels
+from lowbit.convert._fold import Folded, Folding
+from lowbit.convert._replace import packed_twin, put
+from lowbit.convert._report import Report, Row, stored_bytes
+from lowbit.convert._shapes import infer
+from lowbit.convert._signs import read_signs_themselves
+from lowbit.convert._trace import NotTraceable, example_shapes, trace
+from lowbit.nn import QuantizedLayer
+from lowbit.nn.packed import CannotPack, PackedLayer
+
+
+class Converted(NamedTuple):
+    """The packed model, and what was done to each of its layers."""
+
+    model: nn.Module
+    report: Report
+
+
+def convert(
+    model: nn.Module,
+    to: str = "packed",
+    *,
+    example: Tensor | tuple[Any, ...] | None = None,
+    fold: bool = True,
+    keep_slower: bool = False,
+) -> Converted:
+    """A copy of the model, in eval mode, whose quantized layers run on packed bits.
+
+    Layers that cannot be packed, or would be slower than in float, stay; the report says why.
+    The outputs are those of ``model.eval()``: sums of signs are the same integers, and floats
+    are rounded as by one multiply-add where torch rounds a product and a sum.
+
+    With ``fold``, where torch.fx can follow the model's ``forward``, what comes after a packed
+    layer runs inside it: bias, scales, batch norm, activations, the addition of a residual; and
+    where only packed layers read the result, it is handed on as bits. The result is then a
+    ``torch.fx.GraphModule`` with the same names of parameters. Elsewhere it is the model's own
+    class with packed layers in it, and the report says why.
+
+    ``to``           "packed"
+    ``example``      a tensor, or the arguments of one call: fixes the arguments that it leaves
+                     out at their defaults, and shows the shapes between layers. Rarely needed.
+    ``keep_slower``  pack layers as well that would be slower than in float
+
+    Raises ``ValueError`` for another ``to`` and for a model that is not on the processor.
+
+    >>> import torch
+    >>> from lowbit.models import MLP
+    >>> model = MLP(1, 10, 8, (128, 128), input_quantization="sign", weight_quantization="sign")
+    >>> packed, report = convert(model)
+    >>> report
+    Report(1 of 1 quantized layers packed)
+    >>> x = torch.randn(2, 1, 8, 8)
+    >>> torch.allclose(packed(x), model.eval()(x), atol=1e-5)
+    True
+    """
+    if to != "packed":
+        raise ValueError(f"no conversion to {to!r}; known: 'packed'")
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
+            raise ValueError(
+                f"packed layers run on the processor, and {name} is on {tensor.device}: "
+                "convert(model.cpu())"
+            )
+    arguments = (example,) if isinstance(example, Tensor) else example
+    before = stored_bytes(model)
+    result = copy.deepcopy(model).eval()
+    graph, why = _structure(result, fold, arguments)
+    shapes = {} if graph is None else infer(graph, result.get_submodule)
+    if graph is not None and arguments is not None:
+        shapes |= example_shapes(result, graph, arguments)
+    if graph is not None:
+        read_signs_themselves(graph, result)
+    rows, result = _replaced(result, keep_slower)
+    if graph is not None and any(row.packed for row in rows):
+        traced = fx.GraphModule(result, graph, type(model).__name__)
+        done = Folding(traced, {node: shapes.get(node) for node in graph.nodes}).run()
+        _describe(rows, traced, done)
+        if any(folded.names or folded.output != "float" for folded in done.values()):
+            result = traced
+    return Converted(result, Report(rows, before, stored_bytes(result), why))
+
+
+def _structure(
+    model: nn.Module, fold: bool, example: tuple[Any, ...] | None
+) -> tuple[fx.Graph | None, str]:
+    """The model's graph, or why there is none."""
+    if not fold:
+        return None, "fold=False"
+    if isinstance(model, QuantizedLayer):
+        return None, "the model is a single layer"
+    wide = [n for n, t in model.named_parameters() if t.is_floating_point() and t.itemsize != 4]
+    if wide:
+        return (
+            None,
+            f"it is exact for float32 only, and {wide[0]} is {model.get_parameter(wide[0]).dtype}",
+        )
+    try:
+        return trace(model, example), ""
+    except NotTraceable as error:
+        return None, str(error)
+
+
+def _replaced(model: nn.Module, keep_slower: bool) -> tuple[list[Row], nn.Module]:
+    """Put packed layers into the model, which may be one itself."""
+    rows = []
+    for name, layer in list(model.named_modules()):
+        if not isinstance(layer, QuantizedLayer):
+            continue
+        if layer.weight_quantization is None and layer.input_quantization is None:
+            continue
+        size = stored_bytes(layer)
+        row = Row(name, type(layer).__name__, False, size, size)
+        rows.append(row)
+        try:
+            packed = packed_twin(layer, keep_slower)
+        except CannotPack as error:
+            row.why = str(error)
+            continue
+        row.packed, row.bytes_after = True, stored_bytes(packed)
+        if isinstance(packed, PackedLayer):
+            g = packed.geometry
+            row.kernel, row.bits = kernels.isa(), f"{g.planes_w}x{g.planes_x}"
+        put(model, layer, packed)
+        if layer is model:
+            model = packed
+    return rows, model
+
+
+def _describe(rows: list[Row], model: nn.Module, done: dict[str, Folded]) -> None:
+    for row in rows:
+        if row.packed and row.name in done:
+            folded = done[row.name]
+            row.output, row.folded, row.why = folded.output, folded.names, folded.why
+            layer = model.get_submodule(row.name)
+            assert isinstance(layer, PackedLayer)
+            row.bytes_after = stored_bytes(layer)

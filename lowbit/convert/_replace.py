@@ -1,0 +1,45 @@
+"""Packed layers in place of trained ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lowbit.convert._trace import has_hooks
+from lowbit.convert._worth import slower_than_float
+from lowbit.nn import QuantizedLayer
+from lowbit.nn.packed import PACKED, TABLES, CannotPack, from_trained
+
+
+def packed_twin(layer: QuantizedLayer, keep_slower: bool) -> nn.Module:
+    """The packed module that computes what ``layer`` does; raises ``CannotPack``."""
+    kind = type(layer)
+    if has_hooks(layer):
+        raise CannotPack("it has hooks or parametrizations, which would be lost; remove them first")
+    known = (*PACKED, *TABLES)
+    if kind not in known and isinstance(layer, known):
+        raise CannotPack(f"{kind.__name__} is a class of its own, whose forward may be another")
+    if not keep_slower:
+        _refuse(slower_than_float(layer))
+    if kind in TABLES:
+        table: Any = TABLES[kind]
+        return table.from_trained(layer)
+    packed = from_trained(layer)
+    if not keep_slower:
+        geometry = packed.geometry
+        _refuse(slower_than_float(layer, geometry.planes_x * geometry.planes_w))
+    return packed
+
+
+def _refuse(why: str) -> None:
+    if why:
+        raise CannotPack(why)
+
+
+def put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
+    """Replace a module wherever the model holds it."""
+    for holder in model.modules():
+        for name, child in list(holder._modules.items()):
+            if child is old:
+                holder._modules[name] = new

@@ -1,0 +1,146 @@
+"""The structure of a model: its graph of modules and functions, by torch.fx."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.utils.parametrize import is_parametrized
+
+from lowbit.nn import QuantizedLayer
+from lowbit.quantizers import Quantizer
+
+
+class NotTraceable(Exception):
+    """Why the model's structure cannot be followed."""
+
+
+class LeafTracer(fx.Tracer):
+    """Modules of torch.nn and lowbit.nn are nodes; those that contain them are followed."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        ours = m.__module__.startswith("lowbit.nn.")
+        return (
+            ours
+            or isinstance(m, QuantizedLayer | Quantizer)
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a call of the module does more than its forward."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return any(getattr(module, name) for name in hooks) or is_parametrized(module)
+
+
+def trace(model: nn.Module, example: tuple[Any, ...] | None) -> fx.Graph:
+    """The graph of the model's forward, without dropout and identities.
+
+    Arguments of forward that have a default are fixed at it, which needs an ``example`` without
+    them. Raises ``NotTraceable`` where the graph might not be what the model computes.
+    """
+    try:
+        fixed = _fixed_arguments(model, example)
+        graph = LeafTracer().trace(model, fixed)
+    except NotTraceable:
+        raise
+    except Exception as error:  # whatever the model's own code raises when given a proxy
+        said = str(error).strip().split("\n")[0]
+        raise NotTraceable(f"torch.fx cannot follow forward: {type(error).__name__}: {said}") from (
+            error
+        )
+    for node in graph.nodes:
+        node.type = None  # torch 2.11 cannot pickle an annotation that is a string
+    _refuse_constants(graph, model)
+    _place_inputs(graph)
+    _drop_identities(graph, model)
+    _refuse_shared_changes(graph, model)
+    return graph
+
+
+def _fixed_arguments(model: nn.Module, example: tuple[Any, ...] | None) -> dict[str, Any] | None:
+    """Values of the arguments that the example leaves out."""
+    fixed = {}
+    for place, (name, parameter) in enumerate(inspect.signature(model.forward).parameters.items()):
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise NotTraceable(f"forward takes any number of arguments ({parameter})")
+        if parameter.default is parameter.empty or (example and place < len(example)):
+            continue
+        if example is None:
+            raise NotTraceable(
+                f"forward has an argument with a default, {name}; give example=, the arguments of "
+                "a call, to fix those it leaves out"
+            )
+        fixed[name] = parameter.default
+    return fixed or None
+
+
+def _refuse_constants(graph: fx.Graph, model: nn.Module) -> None:
+    """A tensor that forward makes would be frozen: it may be random, or follow the input."""
+    for node in graph.find_nodes(op="get_attr"):
+        if "_tensor_constant" in node.target:
+            raise NotTraceable("forward makes tensors of its own, which a trace would freeze")
+
+
+def _place_inputs(graph: fx.Graph) -> None:
+    """torch.nn calls the input ``input``, lowbit.nn calls it x; by position it has no name."""
+    for node in graph.find_nodes(op="call_module"):
+        kwargs = dict(node.kwargs)
+        for name in ("input", "x"):
+            if not node.args and name in kwargs:
+                node.args = (kwargs.pop(name),)
+        node.kwargs = kwargs
+
+
+def _drop_identities(graph: fx.Graph, model: nn.Module) -> None:
+    for node in list(graph.nodes):
+        if node.op == "call_module":
+            module = model.get_submodule(node.target)
+            vanishes = isinstance(module, nn.Identity | _DropoutNd) and not has_hooks(module)
+        else:
+            training = node.kwargs.get("training", True)
+            vanishes = node.target is torch.nn.functional.dropout and training is False
+        if vanishes and len(node.all_input_nodes) == 1:
+            node.replace_all_uses_with(node.all_input_nodes[0])
+            graph.erase_node(node)
+
+
+def _changes_its_input(node: fx.Node, model: nn.Module) -> bool:
+    if node.op == "call_module":
+        return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
+    name = str(getattr(node.target, "__name__", node.target))
+    in_place = name.endswith("_") and not name.endswith("__")
+    augmented = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i")
+    return (
+        in_place
+        or (augmented and name not in ("is_", "is_not", "index", "inv", "invert"))
+        or (node.kwargs.get("inplace") is True)
+    )
+
+
+def _refuse_shared_changes(graph: fx.Graph, model: nn.Module) -> None:
+    """Folding changes which operation reads a value first."""
+    for node in graph.nodes:
+        if node.op.startswith("call") and _changes_its_input(node, model):
+            source = node.args[0] if node.args else None
+            if isinstance(source, fx.Node) and len(source.users) > 1:
+                raise NotTraceable(f"{node.name} changes in place a value that others read as well")
+
+
+def example_shapes(model: nn.Module, graph: fx.Graph, example: tuple[Any, ...]) -> dict[Any, Any]:
+    """The shape of every tensor of the graph in one call."""
+    shapes: dict[fx.Node, tuple[int, ...]] = {}
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            value = super().run_node(n)
+            if isinstance(value, Tensor):
+                shapes[n] = tuple(value.shape)
+            return value
+
+    with torch.no_grad():
+        Recorder(model, graph=graph).run(*example)
+    return shapes
