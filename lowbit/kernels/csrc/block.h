@@ -88,17 +88,17 @@ inline void finish(const Block& b, const int32_t* tile) {
       continue;
     }
     if (b.out == Out::kInt) {
-      int32_t* out = static_cast<int32_t*>(b.result) + b.offset[p];
+      int32_t* out = static_cast<int32_t*>(b.result) + p * b.pixel_stride;
       for (int f = 0; f < b.filter_count; ++f) out[f * b.filter_stride] = v[f];
       continue;
     }
     float* y = strip + p * kBlock;
     for (int f = 0; f < kBlock; ++f) y[f] = static_cast<float>(v[f]);
-    Strip s{b.params, b.param_stride, 1, nullptr, b.residual_stride};
-    if (b.residual) s.residual = b.residual + b.residual_offset[p];
+    Strip s{b.params, b.param_stride, 1, nullptr, b.residual_filter};
+    if (b.residual) s.residual = b.residual + p * b.residual_pixel;
     run_steps(b.steps, b.step_count, s, b.filter_count, y);
     if (last) {
-      float* out = static_cast<float*>(b.result) + b.offset[p];
+      float* out = static_cast<float*>(b.result) + p * b.pixel_stride;
       for (int f = 0; f < b.filter_count; ++f) out[f] = y[f];
     }
     if (b.out == Out::kBoth) {
@@ -110,7 +110,7 @@ inline void finish(const Block& b, const int32_t* tile) {
   if (!last && (b.out == Out::kFloat || b.out == Out::kBoth)) {
     // By filters, so that stores are consecutive.
     for (int f = 0; f < b.filter_count; ++f) {
-      float* out = static_cast<float*>(b.result) + b.offset[0] + f * b.filter_stride;
+      float* out = static_cast<float*>(b.result) + f * b.filter_stride;
       for (int p = 0; p < b.pixel_count; ++p) out[p] = strip[p * kBlock + f];
     }
   }

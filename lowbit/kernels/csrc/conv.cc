@@ -12,21 +12,24 @@ namespace {
 
 // The taps of one axis that lie inside the input, for each output coordinate.
 struct Axis {
-  std::vector<int64_t> first, last;   // of each class: taps first … last - 1 are inside
-  std::vector<uint16_t> class_of;     // of each coordinate
+  std::vector<int64_t> first, last;  // of each class: taps first … last - 1 are inside
+  std::vector<uint16_t> class_of;    // of each coordinate
+
   void find(int64_t out, int64_t in, int64_t taps, int64_t stride, int64_t before,
             int64_t dilation, bool same) {
+    first.clear();
+    last.clear();
     class_of.assign(out, 0);
     if (same) {
-      first.assign(1, 0);
-      last.assign(1, taps);
+      first.push_back(0);
+      last.push_back(taps);
       return;
     }
     for (int64_t o = 0; o < out; ++o) {
       const int64_t start = o * stride - before;  // the input coordinate of tap 0
-      int64_t low = start < 0 ? (-start + dilation - 1) / dilation : 0;
-      int64_t high = start >= in ? 0 : (in - start + dilation - 1) / dilation;
-      if (high > taps) high = taps;
+      int64_t low = start < 0 ? (-start + dilation - 1) / dilation : 0, high = taps;
+      if (start + (taps - 1) * dilation >= in)
+        high = start >= in ? 0 : (in - start + dilation - 1) / dilation;
       if (low > high) low = high;
       size_t c = first.size();
       // Neighbours mostly share a class; sizes are small where they do not.
@@ -41,11 +44,14 @@ struct Axis {
   }
 };
 
+constexpr float kZeros[kBlock] = {};
+
 struct Run {
   const Core* core;
   const ConvTask* t;
   Blob at;
-  Axis axes[3] = {};
+  const Axis* axes = nullptr;               // depth, height, width
+  size_t classes = 1;
   const int32_t* base = nullptr;            // [classes][columns]
   const int32_t* base_by_filter = nullptr;  // [columns][16], or null
   const float* params = nullptr;            // [rows][columns]
@@ -53,9 +59,9 @@ struct Run {
   const uint64_t* flips = nullptr;          // [columns / 64]
   int64_t out_pixels = 0;                   // of an image
   bool images = false;                      // each image is one pixel
-  // A block is 64 pixels in a row, over the ends of lines and, where each pixel is stored by
-  // itself, of images; else each image has blocks of its own.
-  int64_t pixels = 0, blocks_per_run = 0;   // of an image, or of all
+  // A block is `block` pixels in a row, over the ends of lines and, where each pixel is stored
+  // by itself, of images; else each image has blocks of its own.
+  int64_t pixels = 0, block = 0, blocks_per_run = 0;  // pixels: of an image, or of all
   int64_t blocks = 0, splits = 1;           // splits: tasks that share a block's panels
 };
 
@@ -97,8 +103,6 @@ const T* over_columns(const Geometry& g, const T* rows, int64_t count, std::vect
   return copy->data();
 }
 
-constexpr float kZeros[kBlock] = {};
-
 // Pixels of a block: the strips of lines that it is made of, and where its results go.
 struct Places {
   struct Strip {
@@ -107,58 +111,49 @@ struct Places {
   };
   Strip strips[kBlock];
   int strip_count, pixel_count;
-  uint16_t class_of[kBlock];
-  int64_t offset[kBlock], residual[kBlock], bits[kBlock];
-};
+  uint16_t class_of[kBlock] = {};
+  int64_t bits[kBlock];
+  int64_t result, residual;  // of the first pixel
 
-void find_places(const Run& run, int64_t block, Places* places) {
-  const ConvTask& t = *run.t;
-  const int64_t filters = t.g.out_channels, words = (filters + 63) / 64, pixels = run.out_pixels;
-  const int64_t begin = block / run.blocks_per_run * run.pixels;
-  const int64_t first = begin + block % run.blocks_per_run * kBlock;
-  const int64_t left = begin + run.pixels - first;
-  const int count = static_cast<int>(left < kBlock ? left : kBlock);
-  places->pixel_count = count;
-  places->strip_count = 0;
+  void find(const Run& run, int64_t block) {
+    const ConvTask& t = *run.t;
+    const int64_t filters = t.g.out_channels, words = (filters + 63) / 64;
+    const int64_t pixels = run.out_pixels, begin = block / run.blocks_per_run * run.pixels;
+    const int64_t first = begin + block % run.blocks_per_run * run.block;
+    const int64_t left = begin + run.pixels - first;
+    pixel_count = static_cast<int>(left < run.block ? left : run.block);
+    strip_count = 0;
 
-  int64_t image = first / pixels, place = first % pixels;
-  int64_t x = place % t.out[2], y = place / t.out[2] % t.out[1];
-  int64_t z = place / (t.out[2] * t.out[1]);
-  for (int to = 0; to < count;) {
-    Places::Strip& s = places->strips[places->strip_count++];
-    const int64_t line = run.images ? count : t.out[2] - x;
-    const int n = static_cast<int>(line < count - to ? line : count - to);
-    s = {image, z, y, x, n, to};
-    const uint16_t line_class = static_cast<uint16_t>(
-        (run.axes[0].class_of[z] * run.axes[1].first.size() + run.axes[1].class_of[y]) *
-        run.axes[2].first.size());
-    if (t.bits) {
-      const int64_t bits = image * words * pixels + place, step = run.images ? words : 1;
-      for (int j = 0; j < n; ++j) places->bits[to + j] = bits + j * step;
+    int64_t image = first / pixels, place = first % pixels;
+    const int64_t last = first * filters, planes = image * pixels * filters + place;
+    result = t.channels_last ? last : planes;
+    residual = t.residual_channels_last ? last : planes;
+    int64_t x = place % t.out[2], y = place / t.out[2] % t.out[1];
+    int64_t z = place / (t.out[2] * t.out[1]);
+    for (int to = 0; to < pixel_count;) {
+      const int64_t line = run.images ? pixel_count : t.out[2] - x;
+      const int n = static_cast<int>(line < pixel_count - to ? line : pixel_count - to);
+      strips[strip_count++] = {image, z, y, x, n, to};
+      if (t.bits) {
+        const int64_t start = image * words * pixels + place, step = run.images ? words : 1;
+        for (int j = 0; j < n; ++j) bits[to + j] = start + j * step;
+      }
+      if (run.classes > 1) {
+        const Axis* axes = run.axes;
+        const size_t of_line = (axes[0].class_of[z] * axes[1].first.size() + axes[1].class_of[y]) *
+                               axes[2].first.size();
+        for (int j = 0; j < n; ++j)
+          class_of[to + j] =
+              static_cast<uint16_t>(of_line + axes[2].class_of[run.images ? 0 : x + j]);
+      }
+      to += n;
+      place += n;
+      x = 0;
+      if (++y == t.out[1]) y = 0, ++z;
+      if (z == t.out[0]) z = 0, place = 0, ++image;
     }
-    const uint16_t* classes = run.axes[2].class_of.data() + x;
-    if (run.images)
-      for (int j = 0; j < n; ++j) places->class_of[to + j] = line_class;
-    else
-      for (int j = 0; j < n; ++j)
-        places->class_of[to + j] = static_cast<uint16_t>(line_class + classes[j]);
-    to += n;
-    place += n;
-    x = 0;
-    if (++y == t.out[1]) y = 0, ++z;
-    if (z == t.out[0]) z = 0, place = 0, ++image;
   }
-
-  // By planes the block lies within an image, but for images of one pixel, where both agree.
-  const int64_t by_planes = first / pixels * pixels * filters + first % pixels;
-  const auto fill = [&](bool last, int64_t* offset) {
-    const int64_t start = last || run.images ? first * filters : by_planes;
-    const int64_t step = last || run.images ? filters : 1;
-    for (int j = 0; j < count; ++j) offset[j] = start + j * step;
-  };
-  fill(t.channels_last, places->offset);
-  if (t.residual) fill(t.residual_channels_last, places->residual);
-}
+};
 
 // Where each image gives one pixel: pixels are a whole image's words apart.
 void gather_images(const Run& run, const Places& places, int64_t plane, int64_t group,
@@ -313,13 +308,13 @@ void run_blocks(int64_t begin, int64_t end, void* context) {
   b.base_stride = g.columns();
   b.class_of = places.class_of;
   b.out = t.mode;
-  b.offset = places.offset;
+  b.pixel_stride = t.channels_last || run.images ? g.out_channels : 1;
   b.filter_stride = t.channels_last ? 1 : run.out_pixels;
   std::memcpy(b.steps, t.steps, t.step_count * sizeof(Step));
   b.step_count = t.step_count;
   b.param_stride = g.columns();
-  b.residual_offset = places.residual;
-  b.residual_stride = t.residual_channels_last ? 1 : run.out_pixels;
+  b.residual_pixel = t.residual_channels_last || run.images ? g.out_channels : 1;
+  b.residual_filter = t.residual_channels_last ? 1 : run.out_pixels;
   b.bit_offset = places.bits;
   b.scratch = static_cast<int32_t*>(scratch(2, 2 * kBlock * kBlock * sizeof(int32_t)));
 
@@ -331,7 +326,7 @@ void run_blocks(int64_t begin, int64_t end, void* context) {
     const int64_t last = all_panels * (split + 1) / run.splits;
     for (int64_t panel = first; panel < last; ++panel) {
       const int64_t group = panel / panels;
-      if (block != at_block) find_places(run, block, &places);
+      if (block != at_block) places.find(run, block);
       if (block != at_block || group != at_group) {
         at_block = block;
         at_group = group;
@@ -358,12 +353,11 @@ void run_blocks(int64_t begin, int64_t end, void* context) {
         b.threshold = run.thresholds + column;
         b.flip = run.flips[panel];
       }
-      const int64_t shift = t.channels_last ? out_filter : out_filter * run.out_pixels;
       // int32 and float results have elements of the same size.
-      if (t.result) b.result = static_cast<float*>(t.result) + shift;
+      if (t.result)
+        b.result = static_cast<float*>(t.result) + places.result + out_filter * b.filter_stride;
       if (t.residual)
-        b.residual = t.residual +
-                     (t.residual_channels_last ? out_filter : out_filter * run.out_pixels);
+        b.residual = t.residual + places.residual + out_filter * b.residual_filter;
       if (t.bits) b.bits = t.bits + out_filter / kBlock * run.out_pixels;
       core.block(b);
     }
@@ -381,14 +375,16 @@ void convolve(const Core& core, const ConvTask& task, const Threads& threads) {
   if (task.n == 0 || run.out_pixels == 0) return;
 
   const bool same = g.pad == g.reach_x() + g.offset;
-  for (int i = 0; i < 3; ++i)
-    run.axes[i].find(task.out[i], task.in[i], g.kernel[i], g.stride[i], g.before[i],
-                     g.dilation[i], same || (g.before[i] == 0 && g.after[i] == 0));
-  size_t classes = 1;
-  for (const Axis& axis : run.axes) classes *= axis.first.size();
+  static thread_local Axis axes[3];
+  for (int i = 0; i < 3; ++i) {
+    axes[i].find(task.out[i], task.in[i], g.kernel[i], g.stride[i], g.before[i], g.dilation[i],
+                 same || (g.before[i] == 0 && g.after[i] == 0));
+    run.classes *= axes[i].first.size();
+  }
+  run.axes = axes;
   int32_t* base =
-      static_cast<int32_t*>(scratch(3, classes * g.columns() * sizeof(int32_t)));
-  make_base(task, run.at, run.axes, base);
+      static_cast<int32_t*>(scratch(3, run.classes * g.columns() * sizeof(int32_t)));
+  make_base(task, run.at, axes, base);
   run.base = base;
 
   std::vector<float> params;
@@ -409,12 +405,16 @@ void convolve(const Core& core, const ConvTask& task, const Threads& threads) {
   const bool residual_by_planes = task.residual && !task.residual_channels_last && !run.images;
   const bool each_image = by_planes || residual_by_planes;
   run.pixels = each_image ? run.out_pixels : task.n * run.out_pixels;
-  run.blocks_per_run = divided(run.pixels, kBlock);
+  // Whole lines gather faster; lanes of pixels are better filled.
+  run.block = kBlock;
+  if (!by_planes && !run.images && task.out[2] <= kBlock)
+    run.block = kBlock / task.out[2] * task.out[2];
+  run.blocks_per_run = divided(run.pixels, run.block);
   run.blocks = run.blocks_per_run * (each_image ? task.n : 1);
   std::vector<int32_t> base_by_filter;
-  if (by_planes && classes <= 16) {
+  if (by_planes && run.classes <= 16) {
     base_by_filter.resize(16 * g.columns());
-    for (size_t c = 0; c < classes; ++c)
+    for (size_t c = 0; c < run.classes; ++c)
       for (int64_t i = 0; i < g.columns(); ++i)
         base_by_filter[16 * i + c] = base[c * g.columns() + i];
     run.base_by_filter = base_by_filter.data();

@@ -48,21 +48,19 @@ struct Block {
   // are stored by planes.
   const int32_t* base_by_filter;
 
+  // Element (p, f) of an int32 or float result is result[p * pixel_stride + f * filter_stride]:
+  // filter_stride is 1 (channels last), or pixel_stride is (by planes).
   Out out;
-  // Element (p, f) of an int32 or float result is at out[offset[p] + f * filter_stride]. With
-  // filter_stride != 1 the offsets of a block are consecutive.
   void* result;
-  const int64_t* offset;
-  ptrdiff_t filter_stride;
+  ptrdiff_t pixel_stride, filter_stride;
 
   Step steps[kMaxSteps];
   int step_count;
   const float* params;  // rows [..][param_stride], readable for 64 filters
   ptrdiff_t param_stride;
-  // The residual at (p, f) is residual[residual_offset[p] + f * residual_stride].
+  // The residual at (p, f) is residual[p * residual_pixel + f * residual_filter]; one of them is 1.
   const float* residual;
-  const int64_t* residual_offset;
-  ptrdiff_t residual_stride;
+  ptrdiff_t residual_pixel, residual_filter;
 
   // Packed signs: bit f of bits[bit_offset[p]]. kBits: (V < threshold[f]) xor flip's bit f.
   // kBoth: y < sign_below[f]. Both are readable for 64 filters; bits from filter_count on are 0.

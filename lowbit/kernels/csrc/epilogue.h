@@ -72,31 +72,14 @@ struct Epilogue {
       V::store_part(to, rest, y);
   }
 
-  static bool consecutive(const int64_t* offset, int count) {
-    for (int p = 1; p < count; ++p)
-      if (offset[p] != offset[0] + p) return false;
-    return true;
-  }
-
-  // Residuals that do not lie along filters: into rows [pixel][filter].
-  static void turn_residual(const Block& b, float* rows) {
-    if (consecutive(b.residual_offset, b.pixel_count)) {
-      transpose<V>(b.residual + b.residual_offset[0], b.residual_stride, b.filter_count,
-                   b.pixel_count, rows, kBlock);
-      return;
-    }
-    for (int p = 0; p < b.pixel_count; ++p)
-      for (int f = 0; f < b.filter_count; ++f)
-        rows[p * kBlock + f] = b.residual[b.residual_offset[p] + f * b.residual_stride];
-  }
-
   static void finish(const Block& b, const int32_t* tile) {
     const uint64_t mask = low_bits(b.filter_count);
     const bool direct = b.filter_stride == 1, floats = b.out == Out::kFloat || b.out == Out::kBoth;
     // Rows that wait to be transposed: of residuals before a pixel's turn, of results after.
     float* rows = reinterpret_cast<float*>(b.scratch + kBlock * kBlock);
-    const bool turned = floats && b.residual && b.residual_stride != 1;
-    if (turned) turn_residual(b, rows);
+    const bool turned = floats && b.residual && b.residual_filter != 1;
+    if (turned)
+      transpose<V>(b.residual, b.residual_filter, b.filter_count, b.pixel_count, rows, kBlock);
     float* result = static_cast<float*>(b.result);
     alignas(64) int32_t threshold[kBlock] = {};
     alignas(64) float sign_below[kBlock] = {};
@@ -110,7 +93,7 @@ struct Epilogue {
       const int32_t* base = b.base + b.class_of[p] * b.base_stride;
       const float* added = nullptr;
       if (floats && b.residual)
-        added = turned ? rows + p * kBlock : b.residual + b.residual_offset[p];
+        added = turned ? rows + p * kBlock : b.residual + p * b.residual_pixel;
       uint64_t word = 0;
       for (int f = 0; f < b.filter_count; f += kFilters) {
         I v[kVectors];
@@ -131,7 +114,7 @@ struct Epilogue {
         for (int i = 0; i < kVectors; ++i) {
           const int rest = b.filter_count - f - i * kL;
           if (direct)
-            put(result + b.offset[p] + f + i * kL, rest, y[i]);
+            put(result + p * b.pixel_stride + f + i * kL, rest, y[i]);
           else
             V::store(rows + p * kBlock + f + i * kL, y[i]);
         }
@@ -143,7 +126,7 @@ struct Epilogue {
         b.bits[b.bit_offset[p]] = (b.out == Out::kBits ? word ^ b.flip : word) & mask;
     }
     if (!direct && b.out != Out::kBits)
-      transpose<V>(rows, kBlock, b.pixel_count, b.filter_count, result + b.offset[0],
+      transpose<V>(rows, kBlock, b.pixel_count, b.filter_count, result,
                    b.filter_stride);
   }
 };

@@ -118,11 +118,10 @@ struct Sums {
 template <bool kReluFirst, bool kResidual, bool kSigns>
 struct FloatsLast {
   Sums sums;
-  const int64_t* offset;
   float* out;
-  const float *scale, *bias;
-  const int64_t* residual_offset;
-  const float* residual;
+  ptrdiff_t out_pixel;
+  const float *scale, *bias, *residual;
+  ptrdiff_t residual_pixel;
   const int64_t* bit_offset;
   uint64_t* bits;
   const float* below;
@@ -135,7 +134,7 @@ struct FloatsLast {
     uint16_t* bits;
   };
   At at(int p) const {
-    return {sums.of(p), out + offset[p], kResidual ? residual + residual_offset[p] : nullptr,
+    return {sums.of(p), out + p * out_pixel, kResidual ? residual + p * residual_pixel : nullptr,
             kSigns ? reinterpret_cast<uint16_t*>(bits + bit_offset[p]) : nullptr};
   }
   struct Of {
@@ -161,9 +160,9 @@ void block_last(const Block& b) {
   if (kSigns && b.filter_count <= 32)
     for (int p = 0; p < b.pixel_count; ++p) b.bits[b.bit_offset[p]] = 0;
   const FloatsLast<kReluFirst, kResidual, kSigns> sink = {
-      {b.base, b.base_stride, b.class_of}, b.offset,          static_cast<float*>(b.result),
-      b.params,        b.params + b.param_stride, b.residual_offset, b.residual,
-      b.bit_offset,    b.bits,                    b.sign_below,      Masks(b.filter_count)};
+      {b.base, b.base_stride, b.class_of}, static_cast<float*>(b.result), b.pixel_stride,
+      b.params, b.params + b.param_stride, b.residual, b.residual_pixel,
+      b.bit_offset, b.bits, b.sign_below, Masks(b.filter_count)};
   product(b.filters, b.pixels, b.kw, b.filter_count, b.pixel_count, sink);
 }
 
@@ -203,15 +202,15 @@ void block_bits(const Block& b) {
 // Filters in lanes, V channels last.
 struct IntsLast {
   Sums sums;
-  const int64_t* offset;
   int32_t* out;
+  ptrdiff_t out_pixel;
   Masks masks;
 
   struct At {
     const int32_t* base;
     int32_t* out;
   };
-  At at(int p) const { return {sums.of(p), out + offset[p]}; }
+  At at(int p) const { return {sums.of(p), out + p * out_pixel}; }
   int of(int) const { return 0; }  // nothing
   void put(int, const At& a, int f, __m512i d) const {
     _mm512_mask_storeu_epi32(a.out + f, masks.of[f / 16],
@@ -220,8 +219,8 @@ struct IntsLast {
 };
 
 void block_int(const Block& b) {
-  const IntsLast sink = {{b.base, b.base_stride, b.class_of}, b.offset,
-                         static_cast<int32_t*>(b.result), Masks(b.filter_count)};
+  const IntsLast sink = {{b.base, b.base_stride, b.class_of}, static_cast<int32_t*>(b.result),
+                         b.pixel_stride, Masks(b.filter_count)};
   product(b.filters, b.pixels, b.kw, b.filter_count, b.pixel_count, sink);
 }
 
@@ -260,9 +259,9 @@ struct FloatsPlanes {
 template <bool kReluFirst, bool kResidual>
 void block_planes(const Block& b) {
   FloatsPlanes<kReluFirst, kResidual> sink = {
-      b.base_by_filter, {}, static_cast<float*>(b.result) + b.offset[0], b.filter_stride,
+      b.base_by_filter, {}, static_cast<float*>(b.result), b.filter_stride,
       b.params, b.params + b.param_stride,
-      kResidual ? b.residual + b.residual_offset[0] : nullptr, Masks(b.pixel_count)};
+      b.residual, Masks(b.pixel_count)};
   for (int v = 0; v < 4; ++v)
     sink.class_of[v] = _mm512_cvtepu16_epi32(
         _mm256_maskz_loadu_epi16(sink.masks.of[v], b.class_of + 16 * v));
@@ -297,7 +296,7 @@ void block(const Block& b) {
   if (single && (b.out == Out::kFloat || b.out == Out::kBoth)) {
     const Fused f = fused_steps(b);
     const bool signs = b.out == Out::kBoth;
-    if (f.found && last && (!f.residual || b.residual_stride == 1)) {
+    if (f.found && last && (!f.residual || b.residual_filter == 1)) {
       static const BlockFunction table[2][2][2] = {
           {{block_last<false, false, false>, block_last<false, false, true>},
            {block_last<false, true, false>, block_last<false, true, true>}},
@@ -305,8 +304,10 @@ void block(const Block& b) {
            {block_last<true, true, false>, block_last<true, true, true>}}};
       return table[f.relu][f.residual][signs](b);
     }
-    if (f.found && !last && !signs && b.base_by_filter &&
-        (!f.residual || b.residual_stride == b.filter_stride)) {
+    // Pixels fill lanes 32 at a time; where many stay empty, a transposition costs less.
+    const bool fills = 32 * 85 * ((b.pixel_count + 31) / 32) <= 100 * b.pixel_count;
+    if (f.found && !last && !signs && b.base_by_filter && fills &&
+        (!f.residual || b.residual_filter == b.filter_stride)) {
       static const BlockFunction table[2][2] = {
           {block_planes<false, false>, block_planes<false, true>},
           {block_planes<true, false>, block_planes<true, true>}};

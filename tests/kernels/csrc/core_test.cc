@@ -149,7 +149,7 @@ struct Written {
 
 struct Fences {
   Fence words{5 << 20}, filters{40 << 20}, pixels{40 << 20}, base{1 << 16}, classes{4096},
-      params{1 << 16}, residual{1 << 20}, offsets{4096}, residual_offsets{4096},
+      params{1 << 16}, residual{1 << 20}, taps{4096},
       bit_offsets{4096}, thresholds{4096}, below{4096}, by_filter{1 << 16},
       scratch{3 * kBlock * kBlock * 4}, x{1 << 20};
 };
@@ -200,29 +200,19 @@ int rows_of(Step step) {
   return step == kAffine ? 2 : step == kPrelu || step == kShift ? 1 : 0;
 }
 
-// Elements (p, f) of a result or a residual: where each lies.
+// Elements (p, f) of a result or a residual: at before + p * pixel + f * filter.
 struct Layout {
-  std::vector<int64_t> offset;
-  ptrdiff_t stride;
+  ptrdiff_t before, pixel, filter;
   size_t size;
+  size_t at(int p, int f) const { return before + p * pixel + f * filter; }
 };
 
-Layout draw_layout(int pixels, int filters, bool filters_last, bool consecutive, Random* random) {
+Layout draw_layout(int pixels, int filters, bool filters_last, Random* random) {
   Layout l;
-  if (filters_last) {
-    const int row = filters + random->from(0, 3), before = random->from(0, 5);
-    for (int p = 0; p < pixels; ++p) l.offset.push_back(before + int64_t(p) * row);
-    if (random->one_in(2)) random->shuffle(&l.offset);
-    l.stride = 1;
-    l.size = before + size_t(pixels) * row;
-  } else {
-    const int before = random->from(0, 5);
-    const int row = pixels + 1 + random->from(0, 9);
-    for (int p = 0; p < pixels; ++p) l.offset.push_back(before + p);
-    if (!consecutive) random->shuffle(&l.offset);
-    l.stride = row;
-    l.size = before + size_t(filters - 1) * row + pixels;
-  }
+  l.before = random->from(0, 5);
+  l.pixel = filters_last ? filters + random->from(0, 3) : 1;
+  l.filter = filters_last ? 1 : pixels + 1 + random->from(0, 9);
+  l.size = l.at(pixels - 1, filters - 1) + 1;
   return l;
 }
 
@@ -303,9 +293,9 @@ void test_block(const Core& core, const BlockCase& c, uint64_t seed, Fences* fen
       v[p * c.filters + f] += base[class_of[p] * b.base_stride + f];
 
   // Where results go.
-  const Layout to = draw_layout(c.pixels, c.filters, c.filters_last, true, &random);
-  b.filter_stride = to.stride;
-  b.offset = fences->offsets.place(to.offset, &random);
+  const Layout to = draw_layout(c.pixels, c.filters, c.filters_last, &random);
+  b.pixel_stride = to.pixel;
+  b.filter_stride = to.filter;
   Written<int32_t> ints(c.out == Out::kInt ? to.size : 0);
   const bool floats = c.out == Out::kFloat || c.out == Out::kBoth;
   Written<float> reals(floats ? to.size : 0);
@@ -321,10 +311,10 @@ void test_block(const Core& core, const BlockCase& c, uint64_t seed, Fences* fen
   }
 
   if (c.out == Out::kInt) {
-    b.result = ints.data();
+    b.result = ints.data() + to.before;
     for (int p = 0; p < c.pixels; ++p)
       for (int f = 0; f < c.filters; ++f)
-        ints.expect(to.offset[p] + f * to.stride) = v[p * c.filters + f];
+        ints.expect(to.at(p, f)) = v[p * c.filters + f];
   }
   if (c.out == Out::kBits) {
     std::vector<int32_t> threshold(kBlock);
@@ -339,7 +329,7 @@ void test_block(const Core& core, const BlockCase& c, uint64_t seed, Fences* fen
           signs.expect(bit_offset[p]) |= uint64_t(1) << f;
   }
   if (floats) {
-    b.result = reals.data();
+    b.result = reals.data() + to.before;
     const Step usual[][3] = {{kAffine}, {kRelu, kAffine}, {kAffine, kResidual},
                              {kRelu, kAffine, kResidual}};
     b.step_count = c.steps >= 0 ? c.steps : random.from(0, 6);
@@ -364,17 +354,17 @@ void test_block(const Core& core, const BlockCase& c, uint64_t seed, Fences* fen
       if (zeros && random.one_in(2)) value = random.one_in(2) ? 0.0f : -0.0f;
     }
     if (rows) b.params = fences->params.place(params, &random);
-    Layout from;
+    Layout from = {};
     std::vector<float> residual;
     if (with_residual) {
       from = draw_layout(c.pixels, c.filters, random.one_in(3) ? !c.filters_last : c.filters_last,
-                         !c.filters_last, &random);
-      if (!c.filters_last && from.stride != 1 && random.one_in(2)) from = to;
+                         &random);
+      if (!c.filters_last && from.filter != 1 && random.one_in(2)) from = to;
       residual.resize(from.size);
       for (float& value : residual) value = random.any_float();
-      b.residual = fences->residual.place(residual, &random);
-      b.residual_offset = fences->residual_offsets.place(from.offset, &random);
-      b.residual_stride = from.stride;
+      b.residual = fences->residual.place(residual, &random) + from.before;
+      b.residual_pixel = from.pixel;
+      b.residual_filter = from.filter;
     }
     std::vector<float> y(v.size());
     for (int p = 0; p < c.pixels; ++p)
@@ -382,12 +372,12 @@ void test_block(const Core& core, const BlockCase& c, uint64_t seed, Fences* fen
         float value = static_cast<float>(v[p * c.filters + f]);
         const float* row = params.data() + (rows ? f : 0);
         for (int i = 0; i < b.step_count; ++i) {
-          const float add = with_residual ? residual[from.offset[p] + f * from.stride] : 0;
+          const float add = with_residual ? residual[from.at(p, f)] : 0;
           value = naive_step(b.steps[i], value, row, b.param_stride, add);
           if (rows_of(b.steps[i])) row += rows_of(b.steps[i]) * b.param_stride;
         }
         y[p * c.filters + f] = value;
-        reals.expect(to.offset[p] + f * to.stride) = value;
+        reals.expect(to.at(p, f)) = value;
       }
     if (c.out == Out::kBoth) {
       std::vector<float> below(kBlock);
@@ -459,7 +449,7 @@ void test_gather(const Core& core, uint64_t seed, Fences* fences) {
   std::vector<uint32_t> planes(g.word_stride * (g.words32 - 1) + furthest + last + 16);
   for (uint32_t& word : planes) word = static_cast<uint32_t>(random.next());
   g.planes = fences->x.place(planes, &random);
-  g.tap = fences->offsets.place(tap, &random);
+  g.tap = fences->taps.place(tap, &random);
   const int rows = g.taps * g.words32;
   Written<uint32_t> words(size_t(rows) * kBlock);
   g.words = words.data();
