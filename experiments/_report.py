@@ -102,19 +102,40 @@ def result(
     }
 
 
-def _figure(name: str, value: float | None) -> str:
+def figure(name: str, value: float | None) -> str:
+    """A metric as it is printed: accuracies in percent."""
     if value is None:
         return ""
     return f"{100 * value:.2f} %" if "accuracy" in name else f"{value:.4f}"
 
 
-def _bytes(count: int) -> str:
+def byte_count(count: int) -> str:
+    """A size in thousands or millions of bytes."""
     return f"{count / 1000:,.1f} kB" if count < 1e6 else f"{count / 1e6:,.2f} MB"
 
 
+def packed_line(packed: dict[str, Any]) -> str:
+    """The packed model in one line; ``packed`` is that of ``result.json``."""
+    if "images" not in packed:
+        return packed.get("why") or packed["error"]
+    images, batch = packed["images"], packed["speed"][0]
+    same = images - packed["differing"]
+    of = "" if images == packed["test_images"] else f" (of {packed['test_images']:,})"
+    threads = packed["threads"]
+    some = packed["layers_packed"] < packed["layers"]
+    layers = f"{packed['layers_packed']} of {packed['layers']} layers, " if some else ""
+    return (
+        f"{layers}{same:,} of {images:,} test images{of} predicted the same, "
+        f"{byte_count(packed['bytes_packed'])} instead of {byte_count(packed['bytes'])}, "
+        f"{batch['ratio']:.1f} times the images per second, {batch['ratio_float']:.1f} times the "
+        f"float twin's (batch {batch['batch']}, {threads} thread{'s' if threads > 1 else ''}, "
+        f"{packed['kernel']})"
+    )
+
+
 def show(result: dict[str, Any], folder: Path) -> None:
-    """Print the table that ends a run."""
-    metrics = result["metrics"]
+    """Print the table that ends a run, and a line on the packed model."""
+    metrics, packed = result["metrics"], result.get("packed") or {}
     table = Table(title=f"{result['experiment']}, seed {result['seed']}", title_justify="left")
     table.add_column("")
     table.add_column("best by validation", justify="right")
@@ -122,16 +143,17 @@ def show(result: dict[str, Any], folder: Path) -> None:
     for name, value in metrics.items():
         if not name.endswith("_last"):
             last = metrics.get(f"{name}_last")
-            table.add_row(name, _figure(name, value), _figure(name, last))
+            table.add_row(name, figure(name, value), figure(name, last))
     table.add_section()
     bits = [f"{count:,} of {b} bit" for b, count in result["bits"].items()]
     rest = result["parameters"] - sum(result["bits"].values())
     table.add_row("parameters", f"{result['parameters']:,}")
     table.add_row("as", ", ".join([*bits, f"{rest:,} of 32 bit"]))
-    table.add_row("size as trained", _bytes(result["bytes"]))
-    table.add_row("size when packed", _bytes(result["bytes_packed"]))
+    size = packed.get("bytes_packed", result["bytes_packed"])
+    table.add_row("size as trained", byte_count(result["bytes"]))
+    table.add_row("size when packed", byte_count(size))
     table.add_row("time", f"{result['seconds']:.1f} s, {result['epochs']} epochs")
-    _print(table, folder)
+    _print(table, folder, f"packed: {packed_line(packed)}" if packed else "")
 
 
 def sweep_results(folder: Path, since: float = 0.0) -> list[dict[str, Any]]:
@@ -161,15 +183,17 @@ def show_sweep(results: list[dict[str, Any]], folder: Path) -> None:
         accuracies = [result["metrics"].get(f"test/accuracy{which}") for which in ("", "_last")]
         table.add_row(
             *(job.get(key, "") for key in keys),
-            *(_figure("accuracy", value) for value in accuracies),
+            *(figure("accuracy", value) for value in accuracies),
             f"{result['seconds']:.1f}",
         )
     _print(table, folder)
 
 
-def _print(table: Table, folder: Path) -> None:
+def _print(table: Table, folder: Path, line: str = "") -> None:
     console = Console(width=max(Console().width, 80))
     console.print(table)
+    if line:
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"files: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
 
 
@@ -177,7 +201,7 @@ def show_metrics(metrics: dict[str, float], title: str) -> None:
     """Print metrics alone, as ``eval`` does."""
     table = Table("", "", show_header=False)
     for name, value in metrics.items():
-        table.add_row(name, _figure(name, value))
+        table.add_row(name, figure(name, value))
     console = Console()
     console.print(title, soft_wrap=True, highlight=False)
     console.print(table)

@@ -1,6 +1,7 @@
 """Results: one file per run, gathered into one per experiment, and a table of all.
 
-Every run leaves ``result.json``; ``scripts/collect_results.py`` calls ``collect``.
+Every run leaves ``result.json``; ``scripts/collect_results.py`` calls ``collect``. Comparisons
+with packed networks lie in ``results/packed``, where ``experiments.eval output=…`` writes them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ FOLDER = Path(__file__).resolve().parent / "results"
 # Overrides that change where or how a run is executed but not what it computes.
 ELSEWHERE = (
     "seed", "hydra", "launcher", "data.root", "data.download", "threads", "resume",
+    "packed",
 )  # fmt: skip
 
 # What is kept of each run, in this order.
@@ -25,6 +27,8 @@ KEPT = (
     "seed", "metrics", "seconds", "epochs", "parameters", "bytes", "bytes_packed", "commit",
     "dirty", "torch", "lowbit", "device", "processes", "threads", "finished",
 )  # fmt: skip
+
+PACKED_MODELS = ("trained", "float", "packed")
 
 
 def _write(path: Path, text: str) -> None:
@@ -175,8 +179,53 @@ def _row(experiment: dict[str, Any], group: dict[str, Any]) -> list[str]:
     ]
 
 
+def _packed_row(record: dict[str, Any]) -> list[str]:
+    packed = record["packed"]
+    speeds = [
+        " / ".join(f"{speed['images_per_second'][which]:,.0f}" for which in PACKED_MODELS)
+        + f" (batch {speed['batch']})"
+        for speed in packed["speed"]
+    ]
+    trained = record["trained"]
+    return [
+        "a checkpoint" if trained is None else f"{record['experiment']}, seed {trained['seed']}",
+        f"{_percent(packed['correct'] / packed['images'])} / "
+        f"{_percent(packed['correct_packed'] / packed['images'])}",
+        f"{packed['differing']:,} of {packed['images']:,}",
+        f"{packed['largest_difference']:.2g}",
+        f"{packed['bytes'] / 1000:,.1f} / {packed['bytes_packed'] / 1000:,.1f} kB",
+        *speeds,
+        f"{record['device']}, {packed['kernel']}, {packed['threads']} thread(s)",
+        str(record["commit"])[:9] + ("" if record["dirty"] is False else " (dirty)"),
+    ]
+
+
+def _packed_table(folder: Path) -> list[str]:
+    """Lines on the comparisons that ``experiments.eval packed=true output=…`` left in a folder."""
+    found = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    records = [record for record in found if record["packed"] is not None]
+    if not records:
+        return []
+    head = ["checkpoint of", "accuracy", "predictions that differ", "largest difference of a score",
+            "size", "images per second", "the same", "device", "commit"]  # fmt: skip
+    return [
+        "",
+        "## Packed",
+        "",
+        "The packed network beside the trained one, on the test set. Images per second: trained /",
+        "its float twin without quantizers / packed.",
+        "",
+        *(
+            "| " + " | ".join(row) + " |"
+            for row in (head, ["---"] * len(head), *map(_packed_row, records))
+        ),
+        "",
+        *(f"- `{record['command']}`" for record in records),
+    ]
+
+
 def table(folder: Path = FOLDER) -> str:
-    """RESULTS.md: every collected experiment, published figure beside ours."""
+    """RESULTS.md: every collected experiment, published figure beside ours; packed networks."""
     head = ["experiment", "published", "test", "last", "gap", "n", "device", "time", "commit"]
     experiments = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
     rows = [_row(experiment, group) for experiment in experiments for group in experiment["groups"]]
@@ -208,4 +257,5 @@ def table(folder: Path = FOLDER) -> str:
     ]
     if sources:
         lines += ["", "## Published figures", "", *sources]
+    lines += _packed_table(folder / "packed")
     return "\n".join(lines) + "\n"

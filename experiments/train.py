@@ -14,7 +14,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """Train as ``cfg`` says, test the best and the last weights, report; returns the metrics."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from experiments import _build, _report
+    from experiments import _build, _packed, _report
     from experiments.provenance import source
     from experiments.results import write_result
 
@@ -29,6 +29,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
     if run.trainer.is_global_zero:
         result = _report.result(cfg, run, metrics, code, time.perf_counter() - start)
         write_result(folder, result)
+        if cfg.packed:
+            result["packed"] = _packed.at_the_end(run)
+            write_result(folder, result)
         _report.show(result, folder)
     return metrics
 

@@ -46,6 +46,7 @@ def test_two_processes_train_what_one_trains_on_the_same_batches(config, tmp_pat
 
     two = json.loads((tmp_path / "two" / "result.json").read_text())
     assert two["processes"] == 2
+    assert "several processes" in two["packed"]["why"]
     assert done.stdout.count("best by validation") == 1
     for name, value in one.items():
         assert abs(value - two["metrics"][name]) < 1e-6, name

@@ -46,7 +46,10 @@ def test_every_experiment_trains_two_batches(experiment, config, tmp_path):
     assert 0 <= metrics["test/accuracy"] <= 1
     assert torch.isfinite(torch.tensor(list(metrics.values()))).all()
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
-    assert json.loads((tmp_path / "run" / "result.json").read_text())["epochs"] == 1
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["epochs"] == 1
+    packed = result["packed"]
+    assert packed.get("differing") == 0 or "no layer has quantizers" in packed["why"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

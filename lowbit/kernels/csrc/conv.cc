@@ -310,7 +310,7 @@ void run_blocks(int64_t begin, int64_t end, void* context) {
   b.out = t.mode;
   b.pixel_stride = t.channels_last || run.images ? g.out_channels : 1;
   b.filter_stride = t.channels_last ? 1 : run.out_pixels;
-  std::memcpy(b.steps, t.steps, t.step_count * sizeof(Step));
+  for (int i = 0; i < t.step_count; ++i) b.steps[i] = t.steps[i];
   b.step_count = t.step_count;
   b.param_stride = g.columns();
   b.residual_pixel = t.residual_channels_last || run.images ? g.out_channels : 1;
