@@ -83,6 +83,8 @@ def code(
     """
     _check_real(x)
     n, c = x.shape[:2]
+    if not 1 <= planes <= 8:
+        raise ValueError(f"planes is {planes}; 1 to 8 are possible")
     if groups < 1 or c % groups:
         raise ValueError(f"channels are a multiple of groups; got {c} and {groups}")
     if thresholds is None:
@@ -100,7 +102,7 @@ def code(
     bits = planes_of(largest - 2 * below.long().sum(0), planes, thermometer)
     grouped = bits.movedim(0, 1).reshape(n, planes * groups, c // groups, *x.shape[2:])
     words = pack_bits(grouped.movedim(2, -1)).movedim(-1, 2)
-    return words.flatten(1, 2).contiguous()
+    return words.flatten(1, 2).clone(memory_format=torch.contiguous_format)
 
 
 def prepare_words(weight: Tensor, planes: int = 1, thermometer: bool = False) -> Tensor:

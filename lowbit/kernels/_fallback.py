@@ -5,6 +5,8 @@ A prepared weight is a header that names this coding, the geometry, and the word
 
 from __future__ import annotations
 
+import math
+import os
 import warnings
 from collections.abc import Sequence
 
@@ -64,8 +66,11 @@ def _warn() -> None:
 
 
 def prepare(words: Tensor, geometry: Sequence[int], isa: str) -> Tensor:
-    if isa not in ("", NAME):
-        raise ValueError(f"no instruction set {isa!r} here; there is: {NAME}")
+    if (isa or os.environ.get("LOWBIT_ISA", "")) not in ("", NAME):
+        wanted = isa or os.environ["LOWBIT_ISA"]
+        raise ValueError(f"no instruction set named {wanted!r} here; there is: {NAME}")
+    if len(geometry) != len(Geometry._fields):
+        raise ValueError(f"a geometry has {len(Geometry._fields)} numbers; got {len(geometry)}")
     shape = Geometry(*geometry)
     specification.weight_integers(words, shape)  # refuses words of another layer
     numbers = torch.tensor(list(geometry), dtype=torch.int64)
@@ -80,7 +85,12 @@ def _bytes(words: Tensor) -> Tensor:
 def _words(blob: Tensor, shape: Geometry) -> Tensor:
     """The words of a prepared weight of this geometry."""
     start, end = len(HEADER), len(HEADER) + 8 * len(shape)
-    if blob.dtype != torch.uint8 or blob.ndim != 1 or bytes(blob[:start].tolist()) != HEADER:
+    if (
+        len(blob) < end
+        or blob.dtype != torch.uint8
+        or blob.ndim != 1
+        or bytes(blob[:start].tolist()) != HEADER
+    ):
         raise ValueError(
             f"this is no weight prepared for {NAME!r}; prepare it again on this machine with "
             "torch.ops.lowbit.prepare"
@@ -89,8 +99,13 @@ def _words(blob: Tensor, shape: Geometry) -> Tensor:
     numbers = Geometry(*blob[start:end].clone().view(torch.int64).tolist())
     if numbers != shape:
         raise ValueError(f"the weight was prepared for {numbers}; this call has {shape}")
-    words = blob[end:].clone().view(torch.int64)
-    return words.view(shape.planes_w, shape.out_channels, shape.taps, shape.words)
+    expected = (shape.planes_w, shape.out_channels, shape.taps, shape.words)
+    if len(blob) != end + 8 * math.prod(expected):
+        raise ValueError(
+            f"the weight has {len(blob)} bytes instead of {end + 8 * math.prod(expected)}: a part "
+            "is missing, or too much; prepare it again"
+        )
+    return blob[end:].clone().view(torch.int64).view(expected)
 
 
 def pack(

@@ -17,6 +17,11 @@ struct CountBytes {
 
 bool supported() { return true; }
 
+void gather(const Gather& g, uint32_t* words, void* out) {
+  gather_lines(g, words);
+  code_pixels(words, g.kw, g.pixel_count, out);
+}
+
 }  // namespace
 
 extern const Core kNeon;
@@ -29,6 +34,6 @@ const Core kNeon = {"neon",
                     neon_block<CountBytes>,
                     pack_neon,
                     unpack_words,
-                    gather_lines};
+                    gather};
 
 }  // namespace lowbit

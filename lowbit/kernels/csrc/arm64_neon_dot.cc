@@ -28,6 +28,11 @@ bool supported() {
 #endif
 }
 
+void gather(const Gather& g, uint32_t* words, void* out) {
+  gather_lines(g, words);
+  code_pixels(words, g.kw, g.pixel_count, out);
+}
+
 }  // namespace
 
 extern const Core kNeonDot;
@@ -40,6 +45,6 @@ const Core kNeonDot = {"neon_dot",
                        neon_block<CountWords>,
                        pack_neon,
                        unpack_words,
-                       gather_lines};
+                       gather};
 
 }  // namespace lowbit

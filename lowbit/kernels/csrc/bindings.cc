@@ -189,7 +189,8 @@ const Layer& layer_of(const char* op, const std::string& text) {
   if (numbers.size() > count + lowbit::kMaxSteps) fail(op, "more than 16 steps");
   for (size_t i = count; i < numbers.size(); ++i) {
     const int64_t step = numbers[i];
-    if (step < lowbit::kAffine || step > lowbit::kHardtanh) fail(op, "no step ", step);
+    if (step < lowbit::kAffine || step > lowbit::kHardtanh)
+      fail(op, "step ", step, " is none of 1 (affine) to 6 (hardtanh)");
     layer.steps.push_back(static_cast<lowbit::Step>(step));
     layer.rows += step == lowbit::kAffine ? 2 : step == lowbit::kPrelu || step == lowbit::kShift;
     layer.adds = layer.adds || step == lowbit::kResidual;
@@ -290,6 +291,12 @@ std::tuple<Tensor, Tensor> convolve(const char* op, const Tensor& x, const Tenso
   std::string why;
   const Core* core = lowbit::core_of(task.blob, weight.numel(), g, &why);
   if (!core) fail(op, why);
+  if (reinterpret_cast<uintptr_t>(task.blob) % 64) {
+    // A slice of something: kernels want whole vectors at even addresses.
+    uint8_t* copy = static_cast<uint8_t*>(lowbit::scratch(5, weight.numel()));
+    std::memcpy(copy, task.blob, weight.numel());
+    task.blob = copy;
+  }
 
   task.n = x.size(0);
   Ints sizes = {task.n, g.out_channels};
@@ -303,7 +310,9 @@ std::tuple<Tensor, Tensor> convolve(const char* op, const Tensor& x, const Tenso
       continue;
     }
     if (task.out[i] < 1)
-      fail(op, "an axis of ", task.in[i], " with padding is smaller than the kernel's span");
+      fail(op, "an axis of ", task.in[i], " with ", g.before[i] + g.after[i],
+           " of padding is smaller than the ", g.dilation[i] * (g.kernel[i] - 1) + 1,
+           " that the kernel spans");
     sizes.push_back(task.out[i]);
   }
 
@@ -312,7 +321,8 @@ std::tuple<Tensor, Tensor> convolve(const char* op, const Tensor& x, const Tenso
     if (x.size(1) != g.channels)
       fail(op, "x must have ", g.channels, " channels; got ", sizes_of(x));
   } else {
-    expect(op, "x (packed, or float32)", x, kInt64);
+    if (!is_type(x, kInt64)) fail(op, "x must be float32, or int64 where it is packed; convert it");
+    expect(op, "x", x, kInt64);
     if (thresholds) fail(op, "thresholds are for float inputs; x is packed");
     if (x.size(1) != g.planes_x * g.groups * g.words())
       fail(op, "packed x must have ", g.planes_x * g.groups * g.words(), " words for ",
@@ -408,7 +418,10 @@ Tensor max_pool_bits(const Tensor& x, const Ints& kernel, const Ints& stride, co
     if (list->size() != 2) fail(op, "kernel, stride, padding and dilation have two numbers each");
   for (int i = 0; i < 2; ++i) {
     const int64_t in = x.size(2 + i), k = kernel[i], s = stride[i], p = padding[i], d = dilation[i];
-    if (k < 1 || s < 1 || d < 1) fail(op, "kernel, stride and dilation must be at least 1");
+    const int64_t most = 1 << 15;
+    if (k < 1 || s < 1 || d < 1 || k > most || s > most || d > most)
+      fail(op, "kernel, stride and dilation are ", k, ", ", s, " and ", d, "; 1 to ", most,
+           " are possible");
     if (p < 0 || p > k / 2) fail(op, "padding is ", p, "; it must be 0 to half the kernel, ", k / 2);
     const int64_t span = in + 2 * p - d * (k - 1) - 1;
     int64_t out = span < 0 ? 0 : (span + (ceil_mode ? s - 1 : 0)) / s + 1;

@@ -7,37 +7,44 @@
 namespace lowbit {
 
 std::string check(const Geometry& g) {
-  const auto bad = [](const char* what, int64_t value, const char* rule) {
-    return std::string(what) + " is " + std::to_string(value) + "; " + rule;
+  std::string wrong;
+  const auto within = [&](const char* what, int64_t value, int64_t low, int64_t high) {
+    if (wrong.empty() && (value < low || value > high))
+      wrong = std::string(what) + " is " + std::to_string(value) + "; it must be " +
+              std::to_string(low) + " to " + std::to_string(high);
   };
-  const int64_t limit = int64_t(1) << 30;
-  if (g.channels < 1 || g.channels > limit) return bad("channels", g.channels, "it must be at least 1");
-  if (g.out_channels < 1 || g.out_channels > limit)
-    return bad("out_channels", g.out_channels, "it must be at least 1");
-  if (g.groups < 1 || g.channels % g.groups || g.out_channels % g.groups)
-    return bad("groups", g.groups, "it must divide channels and out_channels");
+  const int64_t many = int64_t(1) << 30;
+  within("channels", g.channels, 1, many);
+  within("out_channels", g.out_channels, 1, many);
+  within("groups", g.groups, 1, many);
   for (int i = 0; i < 3; ++i) {
-    if (g.kernel[i] < 1 || g.kernel[i] > 1 << 15) return bad("kernel", g.kernel[i], "it must be at least 1");
-    if (g.stride[i] < 1 || g.stride[i] > limit) return bad("stride", g.stride[i], "it must be at least 1");
-    if (g.dilation[i] < 1 || g.dilation[i] > 1 << 20)
-      return bad("dilation", g.dilation[i], "it must be at least 1");
-    if (g.before[i] < 0 || g.before[i] > 1 << 20) return bad("padding", g.before[i], "it must be at least 0");
-    if (g.after[i] < 0 || g.after[i] > 1 << 20) return bad("padding", g.after[i], "it must be at least 0");
+    within("kernel", g.kernel[i], 1, 1 << 15);
+    within("stride", g.stride[i], 1, many);
+    within("dilation", g.dilation[i], 1, 1 << 20);
+    within("padding", g.before[i], 0, 1 << 20);
+    within("padding", g.after[i], 0, 1 << 20);
   }
-  if (g.planes_x < 1 || g.planes_x > kMaxPlanes) return bad("planes_x", g.planes_x, "1 to 8 are possible");
-  if (g.planes_w < 1 || g.planes_w > kMaxPlanes) return bad("planes_w", g.planes_w, "1 to 8 are possible");
-  if ((g.thermometer_x | g.thermometer_w) & ~int64_t(1)) return "thermometer flags are 0 or 1";
-  if (g.taps() > int64_t(1) << 24) return "the kernel has too many taps";
+  within("planes_x", g.planes_x, 1, kMaxPlanes);
+  within("planes_w", g.planes_w, 1, kMaxPlanes);
+  within("thermometer_x", g.thermometer_x, 0, 1);
+  within("thermometer_w", g.thermometer_w, 0, 1);
   // Every sum, and twice what stands in for it on the way, stays within int32.
-  const int64_t deepest = int64_t(1) << 29;
+  const int64_t largest = (int64_t(1) << 29) - 1;
+  within("offset", g.offset, -largest, largest);
+  within("pad", g.pad, -largest, largest);
+  if (!wrong.empty()) return wrong;
+  if (g.channels % g.groups || g.out_channels % g.groups)
+    return "groups is " + std::to_string(g.groups) + "; it must divide channels and out_channels";
+  within("the number of taps", g.taps(), 1, 1 << 24);
   const auto magnitude = [](int64_t v) { return v < 0 ? -v : v; };
+  const bool padded = g.before[0] || g.before[1] || g.before[2] || g.after[0] || g.after[1] || g.after[2];
   int64_t reach = g.reach_x() + magnitude(g.offset);
-  if (magnitude(g.offset) > deepest || magnitude(g.pad) > deepest) return "offset or pad is too large";
-  if (magnitude(g.pad) > reach) reach = magnitude(g.pad);
-  const double largest = double(g.taps()) * double(g.group_channels()) * double(reach) * double(g.reach_w());
-  if (largest >= double(deepest))
-    return "sums reach " + std::to_string(largest) + "; they must stay below 2^29";
-  return "";
+  if (padded && magnitude(g.pad) > reach) reach = magnitude(g.pad);
+  const double sum = double(g.taps()) * double(g.group_channels()) * double(reach) * double(g.reach_w());
+  if (wrong.empty() && sum > double(largest))
+    return "sums reach " + (sum < 9e18 ? std::to_string(int64_t(sum)) : "2^63") +
+           "; they must be at most " + std::to_string(largest);
+  return wrong;
 }
 
 namespace {
@@ -130,6 +137,8 @@ const Core* core_of(const uint8_t* blob, size_t bytes, const Geometry& g, std::s
     return nullptr;
   }
   header.core[sizeof(header.core) - 1] = 0;
+  for (const char* c = header.core; *c; ++c)
+    if (*c < '0' || *c > 'z') header.core[c - header.core] = '?';
   for (const Core* const* core = kCores; *core; ++core) {
     if (std::strcmp((*core)->name, header.core) != 0) continue;
     if (!(*core)->supported()) break;

@@ -139,8 +139,9 @@ inline void unpack_words(const uint64_t* from, ptrdiff_t step, int64_t count, ui
   }
 }
 
-inline void gather_lines(const Gather& g) {
-  uint32_t* row = g.words;
+// The words of a block, not coded.
+inline void gather_lines(const Gather& g, uint32_t* words) {
+  uint32_t* row = words;
   for (int t = 0; t < g.taps; ++t) {
     const uint32_t* plane = g.planes + g.tap[t];
     for (int w = 0; w < g.words32; ++w, plane += g.word_stride, row += kBlock)
@@ -151,6 +152,7 @@ inline void gather_lines(const Gather& g) {
         for (int j = 0; j < g.count[i]; j += 16) __builtin_memcpy(to + j, from + j, 64);
       }
   }
+  for (int k = g.taps * g.words32; k < g.kw; ++k, row += kBlock) __builtin_memset(row, 0, 4 * kBlock);
 }
 
 inline void pack_plain(const float* x, ptrdiff_t pixel_stride, ptrdiff_t channel_stride,

@@ -248,36 +248,39 @@ struct Planes {
   }
 };
 
-// The words [kw][64] of a block.
+// The coded pixels of a block, by way of `words`.
 void gather(const Run& run, const Places& places, Planes* planes, int64_t plane, int64_t group,
-            uint32_t* words) {
+            uint32_t* words, void* out) {
   const ConvTask& t = *run.t;
   const Geometry& g = t.g;
+  const int kw = static_cast<int>(g.depth_words());
   if (run.images) {
     gather_images(run, places, plane, group, words);
-  } else {
-    planes->hold(*run.core, t, places.strips[0].image, places.strips[places.strip_count - 1].image, plane,
-                 group);
-    Gather to;
-    to.planes = planes->words;
-    to.word_stride = planes->plane;
-    to.words32 = static_cast<int>(g.words32());
-    to.taps = static_cast<int>(g.taps());
-    to.strips = places.strip_count;
-    to.tap = planes->taps.data();
-    for (int i = 0; i < places.strip_count; ++i) {
-      const Places::Strip& s = places.strips[i];
-      to.from[i] = static_cast<int32_t>(
-          (s.image - planes->first) * planes->image +
-          (s.z * g.stride[0] * planes->size[1] + s.y * g.stride[1]) * planes->size[2] + s.x);
-      to.to[i] = static_cast<int16_t>(s.to);
-      to.count[i] = static_cast<int16_t>(s.count);
-    }
-    to.words = words;
-    run.core->gather(to);
+    const int64_t used = g.taps() * g.words32();
+    if (used != kw) std::memset(words + used * kBlock, 0, kBlock * sizeof(uint32_t));
+    run.core->code_pixels(words, kw, places.pixel_count, out);
+    return;
   }
-  const int64_t used = g.taps() * g.words32();
-  if (used != g.depth_words()) std::memset(words + used * kBlock, 0, kBlock * sizeof(uint32_t));
+  planes->hold(*run.core, t, places.strips[0].image, places.strips[places.strip_count - 1].image,
+               plane, group);
+  Gather to;
+  to.planes = planes->words;
+  to.word_stride = planes->plane;
+  to.words32 = static_cast<int>(g.words32());
+  to.taps = static_cast<int>(g.taps());
+  to.strips = places.strip_count;
+  to.kw = kw;
+  to.pixel_count = places.pixel_count;
+  to.tap = planes->taps.data();
+  for (int i = 0; i < places.strip_count; ++i) {
+    const Places::Strip& s = places.strips[i];
+    to.from[i] = static_cast<int32_t>(
+        (s.image - planes->first) * planes->image +
+        (s.z * g.stride[0] * planes->size[1] + s.y * g.stride[1]) * planes->size[2] + s.x);
+    to.to[i] = static_cast<int16_t>(s.to);
+    to.count[i] = static_cast<int16_t>(s.count);
+  }
+  run.core->gather(to, words, out);
 }
 
 void run_blocks(int64_t begin, int64_t end, void* context) {
@@ -333,8 +336,7 @@ void run_blocks(int64_t begin, int64_t end, void* context) {
         for (int64_t plane = 0; plane < g.planes_x; ++plane) {
           uint8_t* to = coded + plane * plane_bytes;
           uint32_t* raw = in_place ? reinterpret_cast<uint32_t*>(to) : words;
-          gather(run, places, &planes, plane, group, raw);
-          core.code_pixels(raw, kw, places.pixel_count, to);
+          gather(run, places, &planes, plane, group, raw, to);
         }
         b.pixel_count = places.pixel_count;
       }

@@ -73,18 +73,17 @@ struct Block {
   int32_t* scratch;  // 2 * 64 * 64 words, 64-byte aligned
 };
 
-// Lines of input words under each tap, to the words of a block: for tap t, word w and strip i,
-// words[64 * (t * words32 + w) + to_i + j] = planes[w * word_stride + tap[t] + from_i + j] for
-// j < count_i. Strips ascend and fill the block; 16 words may be read past the end of any, and
-// written past the end of the last.
+// Lines of input words under each tap, which make the words of a block: for tap t, word w and
+// strip i, word [t * words32 + w] of pixel to_i + j is planes[w * word_stride + tap[t] + from_i + j]
+// for j < count_i; words up to kw are 0. Strips ascend and fill the block; 16 words may be read
+// past the end of any.
 struct Gather {
   const uint32_t* planes;
   ptrdiff_t word_stride;
-  int words32, taps, strips;
+  int words32, taps, strips, kw, pixel_count;
   const int32_t* tap;
   int32_t from[kBlock];
   int16_t to[kBlock], count[kBlock];
-  uint32_t* words;
 };
 
 struct Core {
@@ -113,7 +112,9 @@ struct Core {
   // Halves of every `step`-th 64-bit word: low[i], high[i] of from[i * step]; high may be null.
   void (*unpack)(const uint64_t* from, ptrdiff_t step, int64_t count, uint32_t* low,
                  uint32_t* high);
-  void (*gather)(const Gather&);
+  // Gathers and codes: what code_pixels makes of these words. `words` is memory for kw * 64 words
+  // and 16 more, and may be `out`.
+  void (*gather)(const Gather&, uint32_t* words, void* out);
 };
 
 // The cores compiled in, best first; ends with null. Not all need be supported here.

@@ -52,11 +52,16 @@ void block(const Block& b) {
 
 bool supported() { return true; }
 
+void gather(const Gather& g, uint32_t* words, void* out) {
+  gather_lines(g, words);
+  code_pixels(words, g.kw, g.pixel_count, out);
+}
+
 }  // namespace
 
 extern const Core kScalar;
 const Core kScalar = {"scalar",   supported,    4 * kBlock, 4 * kBlock, copy_words,
                       code_pixels, block, pack_plain,
-                      unpack_words, gather_lines};
+                      unpack_words, gather};
 
 }  // namespace lowbit

@@ -151,6 +151,11 @@ void block(const Block& b) {
 
 bool supported() { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
+void gather(const Gather& g, uint32_t* words, void* out) {
+  gather_lines(g, words);
+  Lut<Avx2>::code_pixels(words, g.kw, g.pixel_count, out);
+}
+
 }  // namespace
 
 extern const Core kAvx2;
@@ -163,6 +168,6 @@ const Core kAvx2 = {"avx2",
                     block,
                     pack_avx2,
                     unpack_words,
-                    gather_lines};
+                    gather};
 
 }  // namespace lowbit

@@ -25,6 +25,29 @@ void code_prefix(const uint32_t* words, int kw, void* out) {
 
 void code_pixels(uint32_t* words, int kw, int, void* out) { code_prefix(words, kw, out); }
 
+void gather(const Gather& g, uint32_t* words, void* out) {
+  if (g.strips > 1) {
+    gather_lines(g, words);
+    code_prefix(words, g.kw, out);
+    return;
+  }
+  // One line: coded as it is read.
+  __m512i run[4] = {};
+  uint32_t* to = static_cast<uint32_t*>(out);
+  const int vectors = (g.pixel_count + 15) / 16;
+  int k = 0;
+  for (int t = 0; t < g.taps; ++t) {
+    const uint32_t* from = g.planes + g.tap[t] + g.from[0];
+    for (int w = 0; w < g.words32; ++w, ++k, from += g.word_stride, to += kBlock)
+      for (int v = 0; v < 4; ++v) {
+        if (v < vectors) run[v] = _mm512_xor_si512(run[v], _mm512_loadu_si512(from + 16 * v));
+        _mm512_store_si512(to + 16 * v, run[v]);
+      }
+  }
+  for (; k < g.kw; ++k, to += kBlock)
+    for (int v = 0; v < 4; ++v) _mm512_store_si512(to + 16 * v, run[v]);
+}
+
 // R rows by V vectors. A sink says what becomes of the distances: of(lane) gives what the rows
 // share, at(row) what the vectors of a row share, put(both, first lane, distances) takes each.
 // Sinks hold copies of what they need: fields of a Block would be read again after every store.
@@ -48,13 +71,15 @@ inline void product(const uint8_t* lanes, const uint8_t* rows, int kw, int lane_
     tile<1, 4>(lanes, rows, kw, 0, 0, sink);
     return;
   }
+  // Fives, and as many fours as leave nothing, where there are so many rows.
+  int fours = 4 * row_count % 5;
+  if (4 * fours > row_count) fours = row_count % 5 / 4;
+  const int fives = (row_count - 4 * fours) / 5;
   for (int lane = 0; lane < lane_count; lane += 32) {
     int row = 0;
-    for (; row_count - row >= 5; row += 5) tile<5, 2>(lanes, rows, kw, row, lane, sink);
+    for (int i = 0; i < fives; ++i, row += 5) tile<5, 2>(lanes, rows, kw, row, lane, sink);
+    for (int i = 0; i < fours; ++i, row += 4) tile<4, 2>(lanes, rows, kw, row, lane, sink);
     switch (row_count - row) {
-      case 4:
-        tile<4, 2>(lanes, rows, kw, row, lane, sink);
-        break;
       case 3:
         tile<3, 2>(lanes, rows, kw, row, lane, sink);
         break;
@@ -415,6 +440,6 @@ bool supported() {
 extern const Core kAvx512Vpopcntdq;
 const Core kAvx512Vpopcntdq = {
     "avx512_vpopcntdq", supported, 4 * kBlock, 4 * kBlock, code_prefix, code_pixels,
-    block,              pack,      unpack_words, gather_lines};
+    block,              pack,      unpack_words, gather};
 
 }  // namespace lowbit

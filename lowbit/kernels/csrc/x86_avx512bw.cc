@@ -50,6 +50,11 @@ bool supported() {
          __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
+void gather(const Gather& g, uint32_t* words, void* out) {
+  gather_lines(g, words);
+  Lut<Avx512bw>::code_pixels(words, g.kw, g.pixel_count, out);
+}
+
 }  // namespace
 
 extern const Core kAvx512bw;
@@ -62,6 +67,6 @@ const Core kAvx512bw = {"avx512bw",
                         block,
                         pack_avx2,
                         unpack_words,
-                        gather_lines};
+                        gather};
 
 }  // namespace lowbit
