@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "conv.h"
+#include "pool_memory.h"
 
 namespace {
 
@@ -78,8 +79,22 @@ Tensor empty(const Ints& sizes, Type type, bool channels_last = false) {
     for (int64_t i = n - 1; i >= 0; --i) give(i);
   }
   AtenTensorHandle handle;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(n, sizes.data(), strides.data(), dtype_of(type),
-                                                  aoti_torch_device_type_cpu(), 0, &handle));
+  const int32_t cpu = aoti_torch_device_type_cpu();
+  static const size_t widths[] = {4, 8, 4, 1};
+  const size_t bytes = static_cast<size_t>(step) * widths[type];
+  if (lowbit::is_pooled(bytes)) {
+    const auto give_back = [](void* memory, void* size) {
+      lowbit::give_back(memory, reinterpret_cast<size_t>(size));
+    };
+    void* memory = lowbit::take(bytes);
+    TORCH_ERROR_CODE_CHECK(torch_from_blob(memory, n, sizes.data(), strides.data(), 0,
+                                           dtype_of(type), cpu, -1, &handle,
+                                           aoti_torch_layout_strided(), nullptr, 0, give_back,
+                                           reinterpret_cast<void*>(bytes)));
+  } else {
+    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(n, sizes.data(), strides.data(),
+                                                    dtype_of(type), cpu, 0, &handle));
+  }
   return Tensor(handle);
 }
 
