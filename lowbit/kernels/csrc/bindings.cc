@@ -35,7 +35,39 @@ template <class... Parts>
   throw std::runtime_error(std::string("lowbit::") + op + ": " + (text(parts) + ...));
 }
 
-std::string sizes_of(const Tensor& t) {
+// What is read of a tensor, by one call for each: asked for axis by axis, the calls into torch
+// take longer than a small layer.
+struct View {
+  const void* data;
+  int64_t rank, count = 1;
+  const int64_t *sizes, *strides;
+  int32_t dtype, device;
+
+  explicit View(const Tensor& t) {
+    void* memory;
+    int64_t* list;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(t.get(), &device));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_dim(t.get(), &rank));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_sizes(t.get(), &list));
+    sizes = list;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_strides(t.get(), &list));
+    strides = list;
+    TORCH_ERROR_CODE_CHECK(aoti_torch_get_data_ptr(t.get(), &memory));
+    data = memory;
+    for (int64_t i = 0; i < rank; ++i) count *= sizes[i];
+  }
+  int64_t dim() const { return rank; }
+  int64_t numel() const { return count; }
+  int64_t size(int64_t i) const { return sizes[i]; }
+  int64_t stride(int64_t i) const { return strides[i]; }
+  template <class T>
+  const T* as() const {
+    return static_cast<const T*>(data);
+  }
+};
+
+std::string sizes_of(const View& t) {
   std::string text = "(";
   for (int64_t i = 0; i < t.dim(); ++i) text += (i ? ", " : "") + std::to_string(t.size(i));
   return text + ")";
@@ -49,18 +81,23 @@ int32_t dtype_of(Type type) {
   return dtypes[type];
 }
 
-bool is_type(const Tensor& t, Type type) {
-  int32_t dtype;
-  TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(t.get(), &dtype));
-  return dtype == dtype_of(type);
+bool is_type(const View& t, Type type) { return t.dtype == dtype_of(type); }
+
+bool is_contiguous(const View& t) {
+  int64_t step = 1;
+  for (int64_t i = t.dim() - 1; i >= 0; --i) {
+    if (t.size(i) != 1 && t.stride(i) != step) return t.numel() == 0;
+    step *= t.size(i);
+  }
+  return true;
 }
 
 // On the processor and of the dtype; contiguous too unless `strided`.
-void expect(const char* op, const char* name, const Tensor& t, Type type, bool strided = false) {
+void expect(const char* op, const char* name, const View& t, Type type, bool strided = false) {
   static const char* const names[] = {"float32", "int64", "int32", "uint8"};
-  if (!t.is_cpu()) fail(op, name, " must be on the CPU");
+  if (t.device != aoti_torch_device_type_cpu()) fail(op, name, " must be on the CPU");
   if (!is_type(t, type)) fail(op, name, " must be ", names[type], "; convert it first");
-  if (!strided && !t.is_contiguous()) fail(op, name, " must be contiguous; call .contiguous()");
+  if (!strided && !is_contiguous(t)) fail(op, name, " must be contiguous; call .contiguous()");
 }
 
 Tensor empty(const Ints& sizes, Type type, bool channels_last = false) {
@@ -99,7 +136,7 @@ Tensor empty(const Ints& sizes, Type type, bool channels_last = false) {
 }
 
 // Whether t lies in memory as (n, c, ...) or, with `last`, as (n, ..., c).
-bool has_layout(const Tensor& t, bool last) {
+bool has_layout(const View& t, bool last) {
   int64_t step = 1;
   const int64_t n = t.dim();
   const auto fits = [&](int64_t i) {
@@ -116,9 +153,9 @@ bool has_layout(const Tensor& t, bool last) {
 }
 
 // A contiguous copy in this thread's memory.
-const float* contiguous_copy(const Tensor& t) {
+const float* contiguous_copy(const View& t) {
   float* to = static_cast<float*>(lowbit::scratch(7, t.numel() * sizeof(float) + 1));
-  const float* from = static_cast<const float*>(t.const_data_ptr());
+  const float* from = t.as<float>();
   Ints at(t.dim(), 0);
   for (int64_t i = 0; i < t.numel(); ++i) {
     int64_t place = 0;
@@ -216,7 +253,8 @@ const Layer& layer_of(const char* op, const std::string& text) {
   return known.emplace(text, std::move(layer)).first->second;
 }
 
-Tensor prepare(const Tensor& words, const Ints& geometry, const std::string& isa) {
+Tensor prepare(const Tensor& words_, const Ints& geometry, const std::string& isa) {
+  const View words(words_);
   const char* op = "prepare";
   const Geometry g = geometry_of(op, geometry);
   expect(op, "words", words, kInt64);
@@ -226,13 +264,13 @@ Tensor prepare(const Tensor& words, const Ints& geometry, const std::string& isa
          "), (planes, out_channels, taps, words); got ", sizes_of(words));
   const Core& core = core_named(op, isa);
   Tensor blob = empty({static_cast<int64_t>(lowbit::blob_size(core, g))}, kByte);
-  lowbit::prepare(core, g, static_cast<const uint64_t*>(words.const_data_ptr()),
+  lowbit::prepare(core, g, words.as<uint64_t>(),
                   static_cast<uint8_t*>(blob.mutable_data_ptr()));
   return blob;
 }
 
 // x (n, c, ...) float32 to planes; `out` null: to this thread's memory.
-const uint64_t* packed(const char* op, const Core& core, const Tensor& x,
+const uint64_t* packed(const char* op, const Core& core, const View& x,
                        const std::optional<Tensor>& thresholds, int64_t planes, bool thermometer,
                        int64_t groups, uint64_t* out) {
   expect(op, "x", x, kFloat32, true);
@@ -246,21 +284,22 @@ const uint64_t* packed(const char* op, const Core& core, const Tensor& x,
   task.thermometer = thermometer;
   const int64_t count = thermometer ? planes : (int64_t(1) << planes) - 1;
   if (thresholds) {
-    expect(op, "thresholds", *thresholds, kFloat32);
-    const bool shared = thresholds->dim() == 1 && thresholds->size(0) == count;
-    task.per_channel = thresholds->dim() == 2 && thresholds->size(0) == count &&
-                       thresholds->size(1) == task.channels;
+    const View edges(*thresholds);
+    expect(op, "thresholds", edges, kFloat32);
+    const bool shared = edges.dim() == 1 && edges.size(0) == count;
+    task.per_channel =
+        edges.dim() == 2 && edges.size(0) == count && edges.size(1) == task.channels;
     if (!shared && !task.per_channel)
       fail(op, "thresholds must be (", count, ") or (", count, ", ", task.channels, "); got ",
-           sizes_of(*thresholds));
-    task.thresholds = static_cast<const float*>(thresholds->const_data_ptr());
+           sizes_of(edges));
+    task.thresholds = edges.as<float>();
   } else if (count != 1) {
     fail(op, planes, " planes need ", count, " thresholds");
   }
   if (has_layout(x, false)) {
-    task.x = static_cast<const float*>(x.const_data_ptr());
+    task.x = x.as<float>();
   } else if (has_layout(x, true)) {
-    task.x = static_cast<const float*>(x.const_data_ptr());
+    task.x = x.as<float>();
     task.channels_last = true;
   } else {
     task.x = contiguous_copy(x);
@@ -274,8 +313,9 @@ const uint64_t* packed(const char* op, const Core& core, const Tensor& x,
   return out;
 }
 
-Tensor pack(const Tensor& x, const std::optional<Tensor>& thresholds, int64_t planes,
+Tensor pack(const Tensor& x_, const std::optional<Tensor>& thresholds, int64_t planes,
             bool thermometer, int64_t groups) {
+  const View x(x_);
   const char* op = "pack";
   if (x.dim() < 2 || x.dim() > 5) fail(op, "x must be (n, c, ...) of rank 2 to 5; got ", sizes_of(x));
   if (planes < 1 || planes > lowbit::kMaxPlanes) fail(op, "planes is ", planes, "; 1 to 8 are possible");
@@ -289,7 +329,7 @@ Tensor pack(const Tensor& x, const std::optional<Tensor>& thresholds, int64_t pl
   return out;
 }
 
-std::tuple<Tensor, Tensor> convolve(const char* op, const Tensor& x, const Tensor& weight,
+std::tuple<Tensor, Tensor> convolve(const char* op, const Tensor& x_, const Tensor& weight_,
                                     const std::optional<Tensor>& params,
                                     const std::optional<Tensor>& thresholds,
                                     const std::optional<Tensor>& residual,
@@ -297,12 +337,13 @@ std::tuple<Tensor, Tensor> convolve(const char* op, const Tensor& x, const Tenso
   lowbit::ConvTask task = {};
   const Layer& layer = layer_of(op, text);
   const Geometry& g = task.g = layer.geometry;
+  const View x(x_), weight(weight_);
   const int64_t rank = x.dim() - 2;
   if (rank < 0 || rank > 3)
     fail(op, "x must be (n, channels, ...) with up to three spatial axes; got ", sizes_of(x));
 
   expect(op, "weight", weight, kByte);
-  task.blob = static_cast<const uint8_t*>(weight.const_data_ptr());
+  task.blob = weight.as<uint8_t>();
   std::string why;
   const Core* core = lowbit::core_of(task.blob, weight.numel(), g, &why);
   if (!core) fail(op, why);
@@ -349,38 +390,40 @@ std::tuple<Tensor, Tensor> convolve(const char* op, const Tensor& x, const Tenso
   if (!floats && !layer.steps.empty()) fail(op, "integers and packed signs take no steps");
   task.steps = layer.steps.data();
   task.step_count = static_cast<int>(layer.steps.size());
+  const std::optional<View> given = params ? std::optional<View>(*params) : std::nullopt;
   int64_t rows = layer.rows;
-  if (mode == Out::kBoth && params && params->dim() == 2 && params->size(0) == rows + 1) {
+  if (mode == Out::kBoth && given && given->dim() == 2 && given->size(0) == rows + 1) {
     ++rows;
     task.has_sign_row = true;
   }
   task.mode = mode;
   if (mode == Out::kBits) rows = 2;
-  if (rows == 0 && params && params->numel() != 0) fail(op, "these steps take no params");
+  if (rows == 0 && given && given->numel() != 0) fail(op, "these steps take no params");
   if (rows > 0) {
-    if (!params) fail(op, "params must have ", rows, " rows");
-    expect(op, "params", *params, mode == Out::kBits ? kInt32 : kFloat32);
-    if (params->dim() != 2 || params->size(0) != rows || params->size(1) != g.out_channels)
-      fail(op, "params must be (", rows, ", ", g.out_channels, "); got ", sizes_of(*params));
+    if (!given) fail(op, "params must have ", rows, " rows");
+    expect(op, "params", *given, mode == Out::kBits ? kInt32 : kFloat32);
+    if (given->dim() != 2 || given->size(0) != rows || given->size(1) != g.out_channels)
+      fail(op, "params must be (", rows, ", ", g.out_channels, "); got ", sizes_of(*given));
     if (mode == Out::kBits)
-      task.thresholds = static_cast<const int32_t*>(params->const_data_ptr());
+      task.thresholds = given->as<int32_t>();
     else
-      task.params = static_cast<const float*>(params->const_data_ptr());
+      task.params = given->as<float>();
     task.param_rows = rows;
   }
   task.channels_last = channels_last || sizes.size() == 2;
   if (layer.adds != residual.has_value())
     fail(op, layer.adds ? "the steps add a residual; none was given" : "a residual, but no step adds it");
   if (layer.adds) {
-    expect(op, "residual", *residual, kFloat32, true);
-    bool same = residual->dim() == static_cast<int64_t>(sizes.size());
-    for (size_t i = 0; same && i < sizes.size(); ++i) same = residual->size(i) == sizes[i];
-    if (!same) fail(op, "the residual must have the result's shape; got ", sizes_of(*residual));
-    const bool first = has_layout(*residual, task.channels_last);
+    const View added(*residual);
+    expect(op, "residual", added, kFloat32, true);
+    bool same = added.dim() == static_cast<int64_t>(sizes.size());
+    for (size_t i = 0; same && i < sizes.size(); ++i) same = added.size(i) == sizes[i];
+    if (!same) fail(op, "the residual must have the result's shape; got ", sizes_of(added));
+    const bool first = has_layout(added, task.channels_last);
     task.residual_channels_last = first ? task.channels_last : !task.channels_last;
-    if (!first && !has_layout(*residual, task.residual_channels_last))
+    if (!first && !has_layout(added, task.residual_channels_last))
       fail(op, "the residual must be contiguous or channels last");
-    task.residual = static_cast<const float*>(residual->const_data_ptr());
+    task.residual = added.as<float>();
   }
 
   std::tuple<Tensor, Tensor> result;
@@ -397,7 +440,7 @@ std::tuple<Tensor, Tensor> convolve(const char* op, const Tensor& x, const Tenso
     task.bits = static_cast<uint64_t*>(std::get<1>(result).mutable_data_ptr());
   }
   task.x = is_float ? packed(op, *core, x, thresholds, g.planes_x, g.thermometer_x, g.groups, nullptr)
-                    : static_cast<const uint64_t*>(x.const_data_ptr());
+                    : x.as<uint64_t>();
   lowbit::convolve(*core, task, threads());
   return result;
 }
@@ -420,13 +463,14 @@ std::tuple<Tensor, Tensor> bconv_both(const Tensor& x, const Tensor& weight,
                   channels_last);
 }
 
-Tensor max_pool_bits(const Tensor& x, const Ints& kernel, const Ints& stride, const Ints& padding,
+Tensor max_pool_bits(const Tensor& x_, const Ints& kernel, const Ints& stride, const Ints& padding,
                      const Ints& dilation, bool ceil_mode, const std::optional<Tensor>& flip) {
   const char* op = "max_pool_bits";
+  const View x(x_);
   expect(op, "x", x, kInt64);
   if (x.dim() != 4) fail(op, "x must be (n, words, h, w); got ", sizes_of(x));
   lowbit::PoolTask task = {};
-  task.x = static_cast<const uint64_t*>(x.const_data_ptr());
+  task.x = x.as<uint64_t>();
   task.n = x.size(0);
   task.words = x.size(1);
   for (const Ints* list : {&kernel, &stride, &padding, &dilation})
@@ -451,10 +495,11 @@ Tensor max_pool_bits(const Tensor& x, const Ints& kernel, const Ints& stride, co
     task.dilation[i] = d;
   }
   if (flip) {
-    expect(op, "flip", *flip, kInt64);
-    if (flip->dim() != 1 || flip->size(0) != task.words)
-      fail(op, "flip must be (", task.words, "); got ", sizes_of(*flip));
-    task.flip = static_cast<const uint64_t*>(flip->const_data_ptr());
+    const View bits(*flip);
+    expect(op, "flip", bits, kInt64);
+    if (bits.dim() != 1 || bits.size(0) != task.words)
+      fail(op, "flip must be (", task.words, "); got ", sizes_of(bits));
+    task.flip = bits.as<uint64_t>();
   }
   Tensor out = empty({task.n, task.words, task.out[0], task.out[1]}, kInt64);
   task.result = static_cast<uint64_t*>(out.mutable_data_ptr());

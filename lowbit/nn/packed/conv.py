@@ -90,12 +90,13 @@ class _PackedConv(PackedLayer):
             residual = residual.float()
         if self.packed_input:
             y = self._run(x, residual, residual is not None and _is_channels_last(residual))
-            return self._in_dtype(y, self.dtype)
-        dtype = x.dtype
-        reals = x if dtype == torch.float32 else x.float()
-        outside = self.padding_mode != "zeros"
+            return y if self.dtype == torch.float32 else self._in_dtype(y, self.dtype)
+        dtype, outside = x.dtype, self.padding_mode != "zeros"
+        if dtype == torch.float32 and not outside and not self.act_scale:
+            return self._run(x, residual, _is_channels_last(x))  # the usual, soon
+        reals = x.float()
         padded = F.pad(reals, self.around, mode=self.padding_mode) if outside else reals
-        y = self._run(padded, residual, not x.is_contiguous() and _is_channels_last(x))
+        y = self._run(padded, residual, _is_channels_last(x))
         if self.act_scale:
             y = self._scaled(y, reals)
         return self._in_dtype(y, dtype)
@@ -105,9 +106,16 @@ class _PackedConv(PackedLayer):
         return super().extra_repr() + shown + (f", around={self.around}" if self.around else "")
 
 
+FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
 def _is_channels_last(x: Tensor) -> bool:
     """Whether the channels are the innermost in memory, and not the outermost as well."""
-    return not x.is_contiguous() and x.movedim(1, -1).is_contiguous()
+    if x.is_contiguous():
+        return False
+    if x.ndim in FORMATS:
+        return x.is_contiguous(memory_format=FORMATS[x.ndim])
+    return x.movedim(1, -1).is_contiguous()
 
 
 class PackedConv1d(_PackedConv):
