@@ -4,16 +4,21 @@ from lowbit import functional, models, nn, optim, quantizers
 from lowbit._registry import UnknownNameError
 from lowbit._version import __version__
 from lowbit.convert import convert
+from lowbit.qtensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
 from lowbit.quantizers import Quantizer
 
 __all__ = [
+    "QTensor",
     "Quantizer",
     "UnknownNameError",
     "__version__",
     "convert",
+    "dequantize",
     "functional",
     "models",
     "nn",
     "optim",
+    "quantize_per_channel",
+    "quantize_per_tensor",
     "quantizers",
 ]

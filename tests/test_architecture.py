@@ -22,6 +22,7 @@ LEVELS = {
     "observers": 2,
     "qtensor": 2,
     "kernels": 2,
+    "qconfig": 3,
     "nn": 3,
     "models": 4,
     "optim": 4,

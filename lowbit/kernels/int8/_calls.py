@@ -1,0 +1,122 @@
+"""The operators with the arguments of their specification: scales and zero points as numbers too.
+
+A number becomes a tensor in each call. Layers that hold a float32 tensor of scales, and None for
+zero points of 0, save that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lowbit.kernels.int8._ops import register
+
+_library = register()
+
+
+def linear(
+    x: Tensor,
+    x_scale: float,
+    x_zero_point: int,
+    weight: Tensor,
+    w_scales: float | Tensor,
+    w_zero_points: int | Tensor | None = None,
+    bias: Tensor | None = None,
+    out_scale: float = 1.0,
+    out_zero_point: int = 0,
+    out_dtype: torch.dtype = torch.uint8,
+    relu: bool = False,
+    residual: Tensor | None = None,
+    residual_scale: float = 1.0,
+    residual_zero_point: int = 0,
+) -> Tensor:
+    """``lowbit.functional.int8.linear.linear``, the same bits, by the fastest kernel here."""
+    return torch.ops.lowbit.qlinear.default(
+        *(x, x_scale, x_zero_point, weight, *_vectors(weight, w_scales, w_zero_points), bias),
+        *(out_scale, out_zero_point, out_dtype, relu),
+        *(residual, residual_scale, residual_zero_point),
+    )
+
+
+def conv(
+    x: Tensor,
+    x_scale: float,
+    x_zero_point: int,
+    weight: Tensor,
+    w_scales: float | Tensor,
+    w_zero_points: int | Tensor | None = None,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    out_scale: float = 1.0,
+    out_zero_point: int = 0,
+    out_dtype: torch.dtype = torch.uint8,
+    relu: bool = False,
+    residual: Tensor | None = None,
+    residual_scale: float = 1.0,
+    residual_zero_point: int = 0,
+) -> Tensor:
+    """``lowbit.functional.int8.conv.conv``, the same bits, by the fastest kernel here.
+
+    The result is channels last in memory.
+    """
+    return torch.ops.lowbit.qconv.default(
+        *(x, x_scale, x_zero_point, weight, *_vectors(weight, w_scales, w_zero_points), bias),
+        *(_numbers(stride), _numbers(padding), _numbers(dilation), groups),
+        *(out_scale, out_zero_point, out_dtype, relu),
+        *(residual, residual_scale, residual_zero_point),
+    )
+
+
+def conv_transpose(
+    x: Tensor,
+    x_scale: float,
+    x_zero_point: int,
+    weight: Tensor,
+    w_scales: float | Tensor,
+    w_zero_points: int | Tensor | None = None,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+    out_scale: float = 1.0,
+    out_zero_point: int = 0,
+    out_dtype: torch.dtype = torch.uint8,
+    relu: bool = False,
+) -> Tensor:
+    """``lowbit.functional.int8.conv.conv_transpose``, the same bits, by the fastest kernel here.
+
+    The result is channels last in memory.
+    """
+    return torch.ops.lowbit.qconv_transpose.default(
+        *(x, x_scale, x_zero_point, weight, *_vectors(weight, w_scales, w_zero_points), bias),
+        *(_numbers(stride), _numbers(padding), _numbers(output_padding), groups),
+        _numbers(dilation),
+        *(out_scale, out_zero_point, out_dtype, relu),
+    )
+
+
+def _numbers(value: int | Sequence[int]) -> Sequence[int]:
+    """One number for each spatial axis, or one for all."""
+    if isinstance(value, str):
+        raise ValueError(f"padding is a number or one for each spatial axis, not {value!r}")
+    return (value,) if isinstance(value, int) else value
+
+
+def _vectors(
+    weight: Tensor, scales: float | Tensor, zero_points: int | Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    """Scales in a tensor; zero points too, or None where they are known to be 0."""
+    if not isinstance(scales, Tensor):
+        scales = torch.tensor([scales], dtype=torch.float32, device=weight.device)
+    if not isinstance(zero_points, Tensor) and zero_points is not None:
+        zero_points = (
+            None if zero_points == 0 else torch.tensor([zero_points], device=weight.device)
+        )
+    return scales, zero_points
