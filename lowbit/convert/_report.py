@@ -31,6 +31,7 @@ class Row:
     output        "float", "bits", or "both": what the layer hands on
     folded        what runs inside it: paths of modules, and functions
     bytes_before, bytes_after   of its stored parameters and buffers
+    frozen        whether its weight was quantized once, where it is not packed
     why           why it is not packed; or what kept more from being folded, if anything
     """
 
@@ -43,6 +44,7 @@ class Row:
     bits: str = ""
     output: str = "float"
     folded: list[str] = field(default_factory=list)
+    frozen: bool = False
     why: str = ""
 
 
@@ -108,7 +110,8 @@ class Report(Sequence[Row]):
 
 
 def _cells(row: Row) -> tuple[str, ...]:
-    last = "; ".join(part for part in (", ".join(row.folded), row.why) if part)
+    parts = ("frozen" if row.frozen else "", ", ".join(row.folded), row.why)
+    last = "; ".join(part for part in parts if part)
     return (
         row.name[-28:],
         row.kind,

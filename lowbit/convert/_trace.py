@@ -22,7 +22,7 @@ class LeafTracer(fx.Tracer):
     """Modules of torch.nn and lowbit.nn are nodes; those that contain them are followed."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = m.__module__.startswith("lowbit.nn.")
+        ours = m.__module__.startswith(("lowbit.nn.", "lowbit.convert."))
         return (
             ours
             or isinstance(m, QuantizedLayer | Quantizer)

@@ -42,7 +42,7 @@ def linear(features: int, out: int) -> nn.Sequential:
 
 def packed(model: nn.Sequential, x: Tensor) -> nn.Module:
     """The one packed module that a layer and its norm become; its answers are checked."""
-    converted = lowbit.convert(model, to="packed").model
+    converted = lowbit.convert(model, to="packed", keep_slower=True).model
     found = [m for m in converted.modules() if type(m).__name__.startswith("Packed")]
     if len(found) != 1:
         raise AssertionError(f"one packed layer is expected of {model}; got {converted}")

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lowbit
+from lowbit.convert._layout import AsTrained
 from lowbit.functional.packing import pack_signs
 from lowbit.nn import DPReLU, LearnedScale, Maxout, QActivation, QConv2d, QLinear, RPReLU
 from lowbit.nn.packed import PackedLayer, PackedMaxPool2d
@@ -63,7 +64,7 @@ def test_what_stands_before_a_sign_becomes_a_threshold(order, pad_value):
     pools = sum(isinstance(m, nn.MaxPool2d) for m in model.modules())
     assert sum(isinstance(m, PackedMaxPool2d) for m in converted.modules()) == pools
     left = [type(m) for m in converted.modules() if not list(m.children())]
-    assert set(left) <= {lowbit.nn.packed.PackedConv2d, PackedMaxPool2d}
+    assert set(left) <= {lowbit.nn.packed.PackedConv2d, PackedMaxPool2d, AsTrained}
 
 
 @pytest.mark.parametrize("order", ORDERS)

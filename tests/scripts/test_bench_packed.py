@@ -130,7 +130,7 @@ def test_a_converted_layer_that_is_wrong_is_not_timed(monkeypatch):
     wrong = layers.conv_norm(64, 64)
     wrong[1].running_mean[7] += 30
     convert = layers.lowbit.convert
-    monkeypatch.setattr(layers.lowbit, "convert", lambda _, to: convert(wrong, to=to))
+    monkeypatch.setattr(layers.lowbit, "convert", lambda _, **options: convert(wrong, **options))
     with pytest.raises(AssertionError, match="Tensor-likes are not close"):
         layers.packed(model, x)
 

@@ -169,7 +169,7 @@ def spread_out(x: Tensor, zero_point: int, kernel: tuple[int, ...], layout: Conv
 
 def channels_last(y: Tensor) -> Tensor:
     """y (n, c, ...) with the strides of a contiguous (n, ..., c)."""
-    n, c, *size = y.shape
+    c, size = y.shape[1], y.shape[2:]
     strides, step = [1], max(c, 1)
     for length in reversed(size):
         strides.insert(1, step)

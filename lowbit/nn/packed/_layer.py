@@ -35,9 +35,10 @@ class PackedLayer(nn.Module):
     the real inputs before the bias is added.
 
     Numbers are computed in float32, whatever floating dtype comes in, and go out in that dtype;
-    channels last in memory, they go out so. ``.half()`` and the like leave the buffers alone. A
-    NaN in the input counts as the largest value (the sign +1), where a trained layer returns
-    NaN.
+    channels last in memory, they go out so. Packed planes do not say it: of these, images go out
+    channels last where ``channels_last`` is set or the residual is so. ``.half()`` and the like
+    leave the buffers alone. A NaN in the input counts as the largest value (the sign +1), where
+    a trained layer returns NaN.
 
     Buffers: ``weight`` int64 (planes_w, out, taps, words); ``params`` float32 (rows, out), or
     int32 (2, out) for bits; ``thresholds`` float32; and what the rest needs. ``panel``, the
@@ -59,6 +60,7 @@ class PackedLayer(nn.Module):
         steps: Sequence[int] = (AFFINE,),
         out: str = "float",
         packed_input: bool = False,
+        channels_last: bool = False,
         thresholds: tuple[int, ...] | None = None,
         terms: int = 0,
         ones: bool = False,
@@ -73,6 +75,7 @@ class PackedLayer(nn.Module):
         self.border = border
         self.act_scale = act_scale
         self.packed_input = packed_input
+        self.channels_last = channels_last
         self.dtype = torch.float32  # of what comes out where packed planes come in
         shape = (geometry.planes_w, geometry.out_channels, geometry.taps, geometry.words)
         self.register_buffer("weight", torch.zeros(shape, dtype=torch.int64))
@@ -316,6 +319,7 @@ class PackedLayer(nn.Module):
 _USUAL: dict[str, Any] = {
     "out": "float",
     "packed_input": False,
+    "channels_last": False,
     "terms": 0,
     "ones": False,
     "border": None,

@@ -89,7 +89,8 @@ class _PackedConv(PackedLayer):
         if residual is not None and residual.dtype != torch.float32:
             residual = residual.float()
         if self.packed_input:
-            y = self._run(x, residual, residual is not None and _is_channels_last(residual))
+            last = self.channels_last or (residual is not None and _is_channels_last(residual))
+            y = self._run(x, residual, last)
             return y if self.dtype == torch.float32 else self._in_dtype(y, self.dtype)
         dtype, outside = x.dtype, self.padding_mode != "zeros"
         if dtype == torch.float32 and not outside and not self.act_scale:

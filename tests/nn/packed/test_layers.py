@@ -319,6 +319,26 @@ def test_channels_last_stays_channels_last(dims, layout, weights):
     assert y.is_contiguous(memory_format=layout) or weights == "ttq"
 
 
+def test_what_comes_as_bits_goes_out_in_the_layout_that_the_layer_says():
+    made = from_trained(trained(QConv2d, 8, 70, 3, bias=False))
+    packed = PackedConv2d(made.geometry, steps=made.steps, packed_input=True, channels_last=True)
+    packed.load_state_dict(made.state_dict())
+    assert "channels_last=True" in repr(packed)
+    assert "channels_last" not in repr(made)
+    x, residual = torch.randn(2, 8, 6, 5), torch.randn(2, 70, 4, 3)
+    bits = kernels.pack(x)
+    for layer in (packed, copy.deepcopy(packed), pickle.loads(pickle.dumps(packed))):
+        y = layer(bits)
+        assert torch.equal(y, made(x))
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        layer.channels_last = False
+        assert layer(bits).is_contiguous()
+        layer.set_output("float", (kernels.AFFINE, kernels.RESIDUAL), layer.params)
+        last = residual.to(memory_format=torch.channels_last)
+        assert layer(bits, residual).is_contiguous()
+        assert layer(bits, last).is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_residual_and_steps_follow():
     layer = trained(QConv2d, 8, 70, 3, padding=1)
     packed = from_trained(layer)
