@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from lowbit.models._blocks import activation as make_activation
+from lowbit.models._blocks import chosen
 from lowbit.nn import QConv2d
 from lowbit.quantizers import Spec
 
@@ -23,6 +24,8 @@ class VGGSmall(nn.Module):
     ``activation``  a name of ``ACTIVATIONS`` (IR-Net: ``hardtanh``); ``None``: ReLU, but nothing
                     where the next layer reads it through a quantizer of one or two bits
     ``width``       channels of the first pair; the next pairs have two and four times as many
+    ``order``       ``pool_bn``: as above; ``bn_pool``: BN - activation - pool, where every BN
+                    stands behind its convolution, and folds into it for int8
 
     4.66 million parameters for CIFAR-10, of them 85,386 in full-precision layers.
 
@@ -42,12 +45,14 @@ class VGGSmall(nn.Module):
         width: int = 128,
         *,
         activation: str | None = None,
+        order: str = "pool_bn",
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
         gradient_cancellation_threshold: float | None = None,
         pad_value: float | None = None,
     ) -> None:
         super().__init__()
+        chosen("order", order, ("pool_bn", "bn_pool"))
         if image_size % 8 != 0 or image_size < 8:
             raise ValueError(
                 f"VGGSmall halves the image three times, so image_size must be a multiple of 8; "
@@ -73,11 +78,10 @@ class VGGSmall(nn.Module):
                         pad_value=pad_value,
                     )
                 )
-            if index % 2 == 1:
-                layers.append(nn.MaxPool2d(2))
-            last = index == len(widths) - 1
-            layers.append(nn.BatchNorm2d(after))
-            layers.append(make_activation(activation, after, None if last else input_quantization))
+            read_by = None if index == len(widths) - 1 else input_quantization
+            pool = [nn.MaxPool2d(2)] if index % 2 == 1 else []
+            norm = [nn.BatchNorm2d(after), make_activation(activation, after, read_by)]
+            layers += [*pool, *norm] if order == "pool_bn" else [*norm, *pool]
             channels = after
         self.features = nn.Sequential(*layers)
         self.fc = nn.Linear(channels * (image_size // 8) ** 2, num_classes)
