@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -50,32 +51,41 @@ def bound(name: str) -> Quantizer:
 
 
 def work(rank: int, folder: str) -> None:
+    """What one process does: its state goes to a file, and the process ends there and then.
+
+    Ending as usual would run the destructors of gloo and DistributedDataParallel, whose threads
+    were once seen to abort a process that had nothing left to do (torch 2.14).
+    """
     torch.set_num_threads(1)
     dist.init_process_group(
         "gloo", init_method=f"file://{folder}/init", rank=rank, world_size=RANKS
     )
-    try:
-        state = {}
-        for name in NAMES:
-            quantizer = bound(name)
-            quantizer(batch(rank))
-            state[name] = quantizer.state_dict()
-        model = nn.parallel.DistributedDataParallel(OneQuantizer(bound("lsq")))
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-        for _ in range(2):
-            optimizer.zero_grad()
-            (model(batch(rank)) - batch(rank)).square().sum().backward()
-            optimizer.step()
-        state["trained lsq"] = model.module.quantizer.state_dict()
-        loaded = bound("lsq")
-        if rank == 0:  # the other process gets it from DistributedDataParallel
-            loaded.load_state_dict(state["lsq"])
-        model = nn.parallel.DistributedDataParallel(OneQuantizer(loaded))
-        model(3 * batch(rank)).sum().backward()
-        state["loaded lsq"] = loaded.state_dict()
-        torch.save(state, f"{folder}/{rank}.pt")
-    finally:
-        dist.destroy_process_group()
+    torch.save(states_of(rank), f"{folder}/{rank}.pt")
+    dist.barrier()
+    os._exit(0)
+
+
+def states_of(rank: int) -> dict[str, dict[str, Tensor]]:
+    """Quantizer -> its state after the process's half, alone and trained."""
+    state = {}
+    for name in NAMES:
+        quantizer = bound(name)
+        quantizer(batch(rank))
+        state[name] = quantizer.state_dict()
+    model = nn.parallel.DistributedDataParallel(OneQuantizer(bound("lsq")))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (model(batch(rank)) - batch(rank)).square().sum().backward()
+        optimizer.step()
+    state["trained lsq"] = model.module.quantizer.state_dict()
+    loaded = bound("lsq")
+    if rank == 0:  # the other process gets it from DistributedDataParallel
+        loaded.load_state_dict(state["lsq"])
+    model = nn.parallel.DistributedDataParallel(OneQuantizer(loaded))
+    model(3 * batch(rank)).sum().backward()
+    state["loaded lsq"] = loaded.state_dict()
+    return state
 
 
 @pytest.fixture(scope="module")
