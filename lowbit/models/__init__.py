@@ -4,6 +4,7 @@ from lowbit.models.lenet import LeNet
 from lowbit.models.mlp import MLP
 from lowbit.models.quicknet import QuickNet
 from lowbit.models.resnet18 import ResNet18
+from lowbit.models.row_lstm import RowLSTM
 from lowbit.models.vgg_small import VGGSmall
 
-__all__ = ["MLP", "LeNet", "QuickNet", "ResNet18", "VGGSmall"]
+__all__ = ["MLP", "LeNet", "QuickNet", "ResNet18", "RowLSTM", "VGGSmall"]

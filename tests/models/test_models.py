@@ -1,6 +1,7 @@
 """What every model holds to: each class, and each file in configs/model."""
 
 import copy
+import inspect
 import pickle
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import nn
 
 import lowbit.models
 from lowbit import quantizers
-from lowbit.models import MLP, LeNet, ResNet18, VGGSmall
+from lowbit.models import MLP, LeNet, ResNet18, RowLSTM, VGGSmall
 from lowbit.nn import QConv2d, QLinear, QuantizedLayer, latent_layers
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs" / "model").glob("*.yaml"))
@@ -34,6 +35,7 @@ SMALL = {
         (3, 16, 16),
     ),
     "vgg_small": (lambda **q: VGGSmall(3, 5, 16, 4, **q), (3, 16, 16)),
+    "vgg_small_bn_pool": (lambda **q: VGGSmall(3, 5, 16, 4, order="bn_pool", **q), (3, 16, 16)),
 }
 small = pytest.mark.parametrize(("make", "shape"), SMALL.values(), ids=SMALL)
 
@@ -191,9 +193,14 @@ class TestEveryConfig:
         assert module == "lowbit.models"
         return getattr(lowbit.models, name)(**options, **arguments)
 
+    def quantizers(self, path: Path) -> dict[str, str]:
+        """Sign quantizers, or nothing for a model that takes none."""
+        takes = inspect.signature(type(self.make(path))).parameters
+        return SIGN if "weight_quantization" in takes else {}
+
     def test_it_makes_a_model_that_trains(self, path):
-        model = self.make(path, **SIGN)
-        size = {"MLP": 28, "LeNet": 28}.get(type(model).__name__, 32)
+        model = self.make(path, **self.quantizers(path))
+        size = {"MLP": 28, "LeNet": 28, "RowLSTM": 28}.get(type(model).__name__, 32)
         channels = 1 if size == 28 else 3
         scores = model(batch((channels, size, size), 2))
         assert scores.shape == (2, 10)
@@ -202,7 +209,10 @@ class TestEveryConfig:
     def test_its_values_are_the_defaults_of_the_class(self, path):
         ours, plain = self.make(path), type(self.make(path))()
         assert repr(ours) == repr(plain)
-        assert len(list(latent_layers(self.make(path, **SIGN)))) > 0
+
+    def test_its_quantizers_reach_layers(self, path):
+        given = self.quantizers(path)
+        assert (len(list(latent_layers(self.make(path, **given)))) > 0) == (given == SIGN)
 
 
 def test_every_model_has_a_config():
@@ -217,6 +227,8 @@ def test_every_model_has_a_config():
         (lambda: LeNet(order="bn_sign"), 431_080 + 2 * (20 + 50)),
         (lambda: LeNet(), 431_080 - 20 - 50 - 500 + 2 * (20 + 50 + 500)),
         (lambda: VGGSmall(), 4_660_106),
+        (lambda: VGGSmall(order="bn_pool"), 4_660_106),
+        (lambda: RowLSTM(), 4 * 128 * (28 + 128 + 2) + 128 * 10 + 10),
         (lambda: ResNet18(), 11_173_962),
         (lambda: ResNet18(num_classes=1000, stem="imagenet"), 11_689_512),
         (lambda: ResNet18(num_classes=1000, stem="imagenet", shortcut="block"), 11_689_512),
@@ -280,6 +292,22 @@ def test_lenet_bn_sign_is_xnor_nets_lenet():
     assert [m.affine for m in norms] == [False, True, True]
     assert all(m.eps == 1e-4 for m in norms)
     assert model.features[5].weight.std().item() == pytest.approx(0.05, rel=0.05)
+
+
+def test_the_order_bn_pool_has_each_norm_behind_its_convolution():
+    kinds = [type(m).__name__ for m in VGGSmall(width=4, order="bn_pool").features]
+    block = ["BatchNorm2d", "ReLU"]
+    pair = ["QConv2d", *block, "QConv2d", *block, "MaxPool2d"]
+    assert kinds == ["Conv2d", *pair[1:], *pair, *pair]
+
+
+def test_the_row_lstm_reads_one_row_of_all_channels_a_step():
+    model = RowLSTM(3, 5, 4, hidden=6)
+    seen = []
+    model.lstm.register_forward_pre_hook(lambda lstm, inputs: seen.append(inputs[0]))
+    x = batch((3, 4, 4), 2)
+    assert model(x).shape == (2, 5)
+    assert torch.equal(seen[0][1, 2], x[1, :, 2].flatten())
 
 
 def test_pad_value_reaches_the_convolutions():
