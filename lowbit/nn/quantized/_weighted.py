@@ -21,7 +21,8 @@ class WeightedModule(OutputScale):
     ``weight_scale`` float64 and ``weight_zero_point`` int64, both of shape () or (channels,),
     ``bias`` float32 where there is one, ``scale`` and ``zero_point`` of the output. Entries of
     torch.ao's quantized modules, with quantized tensors, load as well while torch has them.
-    ``.half()`` and the like leave them alone. ``out_dtype`` is the output's, uint8 or int8.
+    ``.half()`` and the like leave them alone. ``out_dtype`` is the output's, uint8 or int8; with
+    float32 it is a plain tensor, the real sums before they are quantized.
     """
 
     _weight: Tensor

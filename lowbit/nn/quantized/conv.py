@@ -111,7 +111,7 @@ class ConvNd(WeightedModule):
         """QTensor (n, in_channels, ...) -> QTensor (n, out_channels, ...)."""
         return self._convolve(input, None)
 
-    def _convolve(self, input: QTensor, residual: QTensor | None) -> QTensor:
+    def _convolve(self, input: QTensor, residual: QTensor | None) -> Any:
         values, x_scale, x_zero_point = self._input(input)
         padding = self.padding
         if self.padding_mode != "zeros":
@@ -138,6 +138,8 @@ class ConvNd(WeightedModule):
             self._relu,
             *added,
         )
+        if self.out_dtype == torch.float32:
+            return values
         return self._limited(QTensor(values, scale, zero_point))
 
     def extra_repr(self) -> str:

@@ -54,7 +54,7 @@ class Linear(WeightedModule):
         self.out_features = out_features
         self._init_weight((out_features, in_features), out_features, bias_, None)
 
-    def forward(self, x: QTensor) -> QTensor:
+    def forward(self, x: QTensor) -> Any:
         """QTensor (..., in_features) -> QTensor (..., out_features)."""
         scale, zero_point = self._scale, self._zero_point
         values, x_scale, x_zero_point = activation(x, "Linear")
@@ -71,6 +71,8 @@ class Linear(WeightedModule):
             self.out_dtype,
             self._relu,
         )
+        if self.out_dtype == torch.float32:
+            return values
         return self._limited(QTensor(values, scale, zero_point))
 
     def extra_repr(self) -> str:
