@@ -20,6 +20,10 @@ from torch import nn
 import lowbit
 from experiments import _checkpoint
 from experiments._app import Problem, clear_errors
+from lowbit.qconfig import get_default_qconfig
+
+# How a trained model becomes int8: ranges from calibration, as it runs, or from its training.
+INT8_MODES = ("static", "dynamic", "qat")
 
 
 @dataclass
@@ -87,31 +91,58 @@ def make_data(cfg: DictConfig) -> pl.LightningDataModule:
     return data
 
 
-def make_model(cfg: DictConfig, data: Any) -> nn.Module:
-    """The network: its YAML, the quantizers, and the shape of the data where it asks for it."""
-    takes = inspect.signature(get_class(cfg.model._target_)).parameters
+def takes(target: str) -> set[str]:
+    """The names of the arguments of a class."""
+    return set(inspect.signature(get_class(target)).parameters)
+
+
+def make_model(cfg: DictConfig, data: Any, quantized: bool = True) -> nn.Module:
+    """The network: its YAML, the quantizers, and the shape of the data where it asks for it.
+
+    Not ``quantized``, it is the float one of the same names.
+    """
+    accepted = takes(cfg.model._target_)
     facts = {name: getattr(data, name) for name in ("in_channels", "num_classes", "image_size")}
-    arguments = {**facts, **quantization(cfg)}
+    quantizers = quantization(cfg) if quantized else {}
+    ignored = [
+        name for name, value in quantizers.items() if value is not None and name not in accepted
+    ]
+    if ignored:
+        raise Problem(
+            f"model: {cfg.model._target_} takes no {ignored[0]}; give quantizer=float, or another "
+            "model"
+        )
+    arguments = {**facts, **quantizers}
     fitting = {
-        k: v for k, v in arguments.items() if k in takes and not (k in facts and k in cfg.model)
+        k: v for k, v in arguments.items() if k in accepted and not (k in facts and k in cfg.model)
     }
     return instantiate(cfg.model, **fitting, _convert_="all")
 
 
 def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
-    """The Lightning module: model, loss, optimizer and scheduler."""
-    model = make_model(cfg, data)
+    """The Lightning module: model, loss, optimizer and scheduler.
+
+    A recipe that takes ``input_quantization`` and ``weight_quantization`` is given the quantizers
+    with a float model, and puts them in itself. Where ``start`` names a checkpoint, the model has
+    its weights by then.
+    """
+    accepted = takes(cfg.recipe._target_)
+    own = {k: v for k, v in quantization(cfg).items() if k in accepted}
+    model = make_model(cfg, data, quantized=not own)
+    if cfg.get("start") is not None and cfg.get("resume") is None:
+        _checkpoint.load_model(model, cfg.start)
     recipe = instantiate(
         cfg.recipe,
         model=model,
         num_classes=data.num_classes,
+        **own,
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
         scheduler=instantiate(cfg.get("scheduler"), _convert_="all"),
         seed=cfg.seed,
     )
     # An unclaimed parameter or a wrong option shows now.
     with clear_errors(key="optimizer"):
-        optimizer = recipe.make_optimizer(model)
+        optimizer = recipe.make_optimizer(recipe.model)
     with clear_errors(key="scheduler"):
         recipe.make_scheduler(optimizer, steps_per_epoch=1)
     return recipe
@@ -131,6 +162,23 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise Problem(f"{name} is a whole number of at least {least}; got {value!r}")
 
 
+def check_int8(asked: DictConfig, recipe: DictConfig) -> None:
+    """A ``Problem`` where the options of int8 are none, or not those of a model of this recipe."""
+    mode = asked.get("int8")
+    if mode is None:
+        return
+    if mode not in INT8_MODES:
+        raise Problem(f"int8 is {', '.join(INT8_MODES)} or null; got {mode!r}")
+    check_whole("calibration", asked.calibration, 1)
+    if asked.qconfig is not None:
+        with clear_errors(ValueError, key="qconfig"):
+            get_default_qconfig(asked.qconfig)
+    prepared = "weight_quantization" in takes(recipe._target_)
+    if prepared != (mode == "qat"):
+        way = "int8=qat" if prepared else "int8=static or dynamic"
+        raise Problem(f"int8={mode}: a model of {recipe._target_} becomes int8 by {way}")
+
+
 def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule]:
     """Seed, then make data and recipe."""
     quiet()
@@ -140,6 +188,7 @@ def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule
         check_whole("threads", cfg.threads, 1)
         torch.set_num_threads(cfg.threads)
     quantization(cfg)
+    check_int8(cfg, cfg.recipe)
     data = make_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     return data, make_recipe(cfg, data)

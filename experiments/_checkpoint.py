@@ -46,6 +46,22 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         ) from error
 
 
+def load_model(model: nn.Module, path: str | Path) -> None:
+    """Put the weights of a checkpoint's model into ``model``, for a training to start with.
+
+    A ``Problem`` where they are of another model.
+    """
+    saved = read(path)["state_dict"]
+    weights = {k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise Problem(
+            f"start: the checkpoint {path} is of another model than the configuration makes "
+            f"({' '.join(str(error).split())[:400]})"
+        ) from error
+
+
 def config_of(checkpoint: str | Path | None, config: str | Path | None = None) -> DictConfig:
     """The configuration of a checkpoint's training: ``config``, or that in its run's folder."""
     if checkpoint is None:

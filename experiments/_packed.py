@@ -47,7 +47,7 @@ def compare(model: nn.Module, data: Any, seconds: float, patience: float = math.
     trained = copy.deepcopy(model).cpu().eval()
     data.setup("test")
     loader = data.test_dataloader()
-    images, _ = _ready(trained, next(iter(loader)))
+    images, _ = ready(trained, next(iter(loader)))
     packed, report = lowbit.convert(trained, example=images[:2])
     done = [row for row in report if row.packed]
     if not done:
@@ -90,7 +90,7 @@ def _why_nothing(report: Report) -> str:
     return f"nothing packs of {names}: {report[0].why}"
 
 
-def _ready(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def ready(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Images on the processor in the model's type, and their labels."""
     floats = (p.dtype for p in model.parameters() if p.is_floating_point())
     return batch[0].to("cpu", next(floats, torch.float32)), batch[1].cpu()
@@ -109,27 +109,31 @@ def float_twin(model: nn.Module) -> nn.Module:
 
 
 def agreement(
-    trained: nn.Module, packed: nn.Module, loader: Any, patience: float = math.inf
+    trained: nn.Module,
+    packed: nn.Module,
+    loader: Any,
+    patience: float = math.inf,
+    name: str = "packed",
 ) -> dict[str, Any]:
     """How far two models agree on the batches of a loader.
 
     ``images``              how many were compared
     ``correct``             predictions of the trained model that are the label
-    ``correct_packed``      those of the packed one
+    ``correct_{name}``      those of the other one
     ``differing``           images whose two predictions are not the same class
     ``largest_difference``  between two scores; of equal infinities, or NaN in both, it is 0
     """
-    counts = dict.fromkeys(("images", "correct", "correct_packed", "differing"), 0)
+    counts = dict.fromkeys(("images", "correct", f"correct_{name}", "differing"), 0)
     largest = 0.0
     end = time.perf_counter() + patience
     with torch.inference_mode():
         for batch in loader:
-            images, labels = _ready(trained, batch)
+            images, labels = ready(trained, batch)
             expected, found = trained(images), packed(images)
             classes, found_classes = expected.argmax(1), found.argmax(1)
             counts["images"] += len(images)
             counts["correct"] += int((classes == labels).sum())
-            counts["correct_packed"] += int((found_classes == labels).sum())
+            counts[f"correct_{name}"] += int((found_classes == labels).sum())
             counts["differing"] += int((classes != found_classes).sum())
             same = (expected == found) | (expected.isnan() & found.isnan())
             difference = (expected - found).abs().masked_fill(same, 0.0)
@@ -143,8 +147,8 @@ def agreement(
 def speed(models: Mapping[str, nn.Module], images: Tensor, seconds: float) -> dict[str, Any]:
     """Images per second of each model, medians: they take turns, for about ``seconds``.
 
-    ``ratio`` is how many times as many images ``packed`` takes as ``trained``, and
-    ``ratio_float`` as ``float``: medians of the ratios of one round.
+    ``ratio`` is how many times as many images the last takes as ``trained``, and
+    ``ratio_float`` as ``float`` where there is one: medians of the ratios of one round.
     """
     names = list(models)
     rounds: list[dict[str, float]] = []
@@ -158,7 +162,7 @@ def speed(models: Mapping[str, nn.Module], images: Tensor, seconds: float) -> di
             rounds.append({name: _time(models[name], images) for name in turn})
 
     def ratio(other: str) -> float:
-        return round(statistics.median(times[other] / times["packed"] for times in rounds), 3)
+        return round(statistics.median(times[other] / times[names[-1]] for times in rounds), 3)
 
     return {
         "batch": len(images),
@@ -168,7 +172,7 @@ def speed(models: Mapping[str, nn.Module], images: Tensor, seconds: float) -> di
             for name in names
         },
         "ratio": ratio("trained"),
-        "ratio_float": ratio("float"),
+        **({"ratio_float": ratio("float")} if "float" in models else {}),
     }
 
 

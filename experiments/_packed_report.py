@@ -2,27 +2,17 @@
 
 from __future__ import annotations
 
-import datetime
-import shlex
 from pathlib import Path
 from typing import Any
 
-import torch
-from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.table import Table
 
-import lowbit
 from experiments._packed import Comparison
-from experiments._report import byte_count, figure
-from experiments.provenance import device_name
-from experiments.results import read_result
+from experiments._report import byte_count, evaluation, figure
 
 # Reports of so many layers are printed without being asked for.
 SHORT = 12
-
-# What is kept of the training's own record.
-TRAINING = ("command", "seed", "epochs", "commit", "dirty", "torch", "device")
 
 
 def show(comparison: Comparison, whole: bool) -> None:
@@ -78,26 +68,10 @@ def _table(figures: dict[str, Any]) -> Table:
 def record(
     checkpoint: Path, metrics: dict[str, float], comparison: Comparison, source: dict[str, Any]
 ) -> dict[str, Any]:
-    """The contents of the JSON file: what ran, where, and what came out.
-
-    ``trained`` is from the ``result.json`` of the checkpoint's run, None where there is none.
-    """
-    overrides: list[str] = []
-    if HydraConfig.initialized():
-        overrides = list(HydraConfig.get().overrides.task)
-    run = checkpoint.resolve().parent.parent
-    result = read_result(run) if (run / "result.json").is_file() else None
+    """The contents of the JSON file: what ran, where, and what came out."""
     return {
-        "experiment": None if result is None else result["experiment"],
-        "command": shlex.join(["python", "-m", "experiments.eval", *overrides]),
-        **source,
-        "torch": torch.__version__,
-        "lowbit": lowbit.__version__,
-        "device": device_name(torch.device("cpu")),
-        "metrics": metrics,
+        **evaluation(checkpoint, metrics, source),
         "packed": comparison.figures,
         "why": comparison.why,
         "report": comparison.report.to_dict(),
-        "trained": None if result is None else {name: result.get(name) for name in TRAINING},
-        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }

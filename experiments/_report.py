@@ -23,6 +23,9 @@ from experiments.provenance import device_name
 from experiments.results import read_result
 from lowbit.nn import latent_layers
 
+# What is kept of the training's own record, in that of a comparison.
+TRAINING = ("command", "seed", "epochs", "commit", "dirty", "torch", "device")
+
 
 def test_metrics(run: Run) -> dict[str, float]:
     """Validation and test metrics of the weights that the recipe has now."""
@@ -102,6 +105,31 @@ def result(
     }
 
 
+def evaluation(
+    checkpoint: Path, metrics: dict[str, float], source: dict[str, Any]
+) -> dict[str, Any]:
+    """What the JSON file of a comparison begins with: what was evaluated, by what, and where.
+
+    ``trained`` is from the ``result.json`` of the checkpoint's run, None where there is none.
+    """
+    overrides: list[str] = []
+    if HydraConfig.initialized():
+        overrides = list(HydraConfig.get().overrides.task)
+    run = checkpoint.resolve().parent.parent
+    result = read_result(run) if (run / "result.json").is_file() else None
+    return {
+        "experiment": None if result is None else result["experiment"],
+        "command": shlex.join(["python", "-m", "experiments.eval", *overrides]),
+        **source,
+        "torch": torch.__version__,
+        "lowbit": lowbit.__version__,
+        "device": device_name(torch.device("cpu")),
+        "metrics": metrics,
+        "trained": None if result is None else {name: result.get(name) for name in TRAINING},
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
 def figure(name: str, value: float | None) -> str:
     """A metric as it is printed: accuracies in percent."""
     if value is None:
@@ -133,9 +161,25 @@ def packed_line(packed: dict[str, Any]) -> str:
     )
 
 
+def int8_line(int8: dict[str, Any]) -> str:
+    """The int8 model in one line; ``int8`` is that of ``result.json``."""
+    if "images" not in int8:
+        return int8.get("why") or int8["error"]
+    images, batch = int8["images"], int8["speed"][0]
+    of = "" if images == int8["test_images"] else f" (of {int8['test_images']:,})"
+    accuracies = [figure("accuracy", int8[name] / images) for name in ("correct_int8", "correct")]
+    return (
+        f"{int8['mode']}, {accuracies[0]} of {images:,} test images{of} right instead of "
+        f"{accuracies[1]}, {byte_count(int8['bytes_int8'])} instead of "
+        f"{byte_count(int8['bytes'])}, {batch['ratio_float']:.1f} times the images per second "
+        f"of float (batch {batch['batch']}, {int8['threads']} "
+        f"thread{'s' if int8['threads'] > 1 else ''}, {int8['kernel']})"
+    )
+
+
 def show(result: dict[str, Any], folder: Path) -> None:
-    """Print the table that ends a run, and a line on the packed model."""
-    metrics, packed = result["metrics"], result.get("packed") or {}
+    """Print the table that ends a run, and lines on the packed and on the int8 model."""
+    metrics, packed, int8 = (result.get(key) or {} for key in ("metrics", "packed", "int8"))
     table = Table(title=f"{result['experiment']}, seed {result['seed']}", title_justify="left")
     table.add_column("")
     table.add_column("best by validation", justify="right")
@@ -153,7 +197,9 @@ def show(result: dict[str, Any], folder: Path) -> None:
     table.add_row("size as trained", byte_count(result["bytes"]))
     table.add_row("size when packed", byte_count(size))
     table.add_row("time", f"{result['seconds']:.1f} s, {result['epochs']} epochs")
-    _print(table, folder, f"packed: {packed_line(packed)}" if packed else "")
+    lines = [f"packed: {packed_line(packed)}"] if packed else []
+    lines += [f"int8: {int8_line(int8)}"] if int8 else []
+    _print(table, folder, *lines)
 
 
 def sweep_results(folder: Path, since: float = 0.0) -> list[dict[str, Any]]:
@@ -189,10 +235,10 @@ def show_sweep(results: list[dict[str, Any]], folder: Path) -> None:
     _print(table, folder)
 
 
-def _print(table: Table, folder: Path, line: str = "") -> None:
+def _print(table: Table, folder: Path, *lines: str) -> None:
     console = Console(width=max(Console().width, 80))
     console.print(table)
-    if line:
+    for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
     console.print(f"files: {os.path.relpath(folder)}", soft_wrap=True, highlight=False)
 

@@ -1,6 +1,7 @@
 """Test a trained checkpoint: ``python -m experiments.eval checkpoint=runs/…/best.ckpt``.
 
-With ``packed=true`` the model is converted as well, and compared with the trained one.
+With ``packed=true``, or ``int8=static``, ``dynamic`` or ``qat``, the model is converted as well,
+and compared with the trained one.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from experiments import _app
 
@@ -23,28 +24,40 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     """Test the weights of ``cfg.checkpoint`` on its run's validation and test data.
 
     Where ``cfg.packed``, the metrics have ``packed/accuracy`` on the test data and
-    ``packed/differing``, how many predictions differ, if any layer packs.
+    ``packed/differing``, how many predictions differ, if any layer packs; where ``cfg.int8``,
+    ``int8/accuracy`` and ``int8/differing``.
     """
     from experiments import _build, _checkpoint, _report
 
     with _app.clear_errors():
         trained = _checkpoint.config_of(cfg.checkpoint, cfg.config)
-        if cfg.packed not in (False, True, "report"):
-            raise ValueError(f"packed is true, false or report; got {cfg.packed!r}")
-        if cfg.output is not None and not cfg.packed:
-            raise ValueError(f"output={cfg.output} is of packed=true; give that too")
-        trained.merge_with({"trainer": cfg.trainer, "threads": cfg.threads, "data": cfg.data})
-        run = _build.for_test(trained)
-        if cfg.packed and run.trainer.world_size > 1:
-            raise ValueError("packed=true compares in one process: leave trainer=ddp out")
+        _check(cfg, trained)
+        evaluated = {"trainer": cfg.trainer, "threads": cfg.threads, "data": cfg.data}
+        run = _build.for_test(OmegaConf.merge(trained, evaluated, {"start": None, "int8": None}))
+        if (cfg.packed or cfg.int8) and run.trainer.world_size > 1:
+            raise ValueError("models are compared in one process: leave trainer=ddp out")
         _checkpoint.load_weights(run.recipe, cfg.checkpoint)
     metrics = _report.test_metrics(run)
     if run.trainer.is_global_zero:
         _report.show_metrics(metrics, title=str(cfg.checkpoint))
-    return metrics | _compare(cfg, run, metrics) if cfg.packed else metrics
+    if cfg.packed:
+        return metrics | _compare_packed(cfg, run, metrics)
+    return metrics | _compare_int8(cfg, trained, run, metrics) if cfg.int8 else metrics
 
 
-def _compare(cfg: DictConfig, run: Run, metrics: dict[str, float]) -> dict[str, float]:
+def _check(cfg: DictConfig, trained: DictConfig) -> None:
+    from experiments import _build
+
+    if cfg.packed not in (False, True, "report"):
+        raise ValueError(f"packed is true, false or report; got {cfg.packed!r}")
+    _build.check_int8(cfg, trained.recipe)
+    if cfg.packed and cfg.int8:
+        raise ValueError(f"packed={cfg.packed} and int8={cfg.int8}: one at a time")
+    if cfg.output is not None and not (cfg.packed or cfg.int8):
+        raise ValueError(f"output={cfg.output} is of packed=true or int8=…; give one of them too")
+
+
+def _compare_packed(cfg: DictConfig, run: Run, metrics: dict[str, float]) -> dict[str, float]:
     """Convert, compare, print, and write ``cfg.output``; returns the metrics of the packed."""
     from experiments import _packed, _packed_report
     from experiments.provenance import source
@@ -63,6 +76,29 @@ def _compare(cfg: DictConfig, run: Run, metrics: dict[str, float]) -> dict[str, 
     return {
         "packed/accuracy": figures["correct_packed"] / figures["images"],
         "packed/differing": figures["differing"],
+    }
+
+
+def _compare_int8(
+    cfg: DictConfig, trained: DictConfig, run: Run, metrics: dict[str, float]
+) -> dict[str, float]:
+    """Convert, compare, print, and write ``cfg.output``; returns the metrics of int8."""
+    from experiments import _int8, _int8_report
+    from experiments.provenance import source
+    from experiments.results import write_json
+
+    code = source()
+    with _app.clear_errors(ValueError):
+        twin = _int8.float_twin(run, OmegaConf.merge(trained, {"int8": cfg.int8}))
+        comparison = _int8.compare(run.recipe.model, twin, run.data, cfg, SECONDS)
+    _int8_report.show(comparison)
+    if cfg.output is not None:
+        record = _int8_report.record(cfg, trained, metrics, comparison, code)
+        write_json(Path(cfg.output), record)
+    figures = comparison.figures
+    return {
+        "int8/accuracy": figures["correct_int8"] / figures["images"],
+        "int8/differing": figures["differing"],
     }
 
 

@@ -1,7 +1,8 @@
 """Results: one file per run, gathered into one per experiment, and a table of all.
 
 Every run leaves ``result.json``; ``scripts/collect_results.py`` calls ``collect``. Comparisons
-with packed networks lie in ``results/packed``, where ``experiments.eval output=…`` writes them.
+with packed and int8 networks lie in ``results/packed`` and ``results/int8``, where
+``experiments.eval output=…`` writes them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments._int8_tables import tables as int8_tables
+
 FOLDER = Path(__file__).resolve().parent / "results"
 
 # Overrides that change where or how a run is executed but not what it computes.
 ELSEWHERE = (
     "seed", "hydra", "launcher", "data.root", "data.download", "threads", "resume",
-    "packed",
+    "packed", "int8", "calibration", "qconfig",
 )  # fmt: skip
 
 # What is kept of each run, in this order.
@@ -258,4 +261,5 @@ def table(folder: Path = FOLDER) -> str:
     if sources:
         lines += ["", "## Published figures", "", *sources]
     lines += _packed_table(folder / "packed")
+    lines += int8_tables(folder / "int8")
     return "\n".join(lines) + "\n"

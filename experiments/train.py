@@ -14,7 +14,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """Train as ``cfg`` says, test the best and the last weights, report; returns the metrics."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from experiments import _build, _packed, _report
+    from experiments import _build, _int8, _packed, _report
     from experiments.provenance import source
     from experiments.results import write_result
 
@@ -31,6 +31,9 @@ def train(cfg: DictConfig) -> dict[str, float]:
         write_result(folder, result)
         if cfg.packed:
             result["packed"] = _packed.at_the_end(run)
+            write_result(folder, result)
+        if cfg.int8:
+            result["int8"] = _int8.at_the_end(run, cfg)
             write_result(folder, result)
         _report.show(result, folder)
     return metrics

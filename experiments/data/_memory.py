@@ -62,6 +62,10 @@ class InMemory(DataModule):
         self._train = self._placed(self._train)
         return self._evaluation(self._train, self.val_indices)
 
+    def calibration_dataloader(self, images: int) -> Batches:
+        self._train = self._placed(self._train)
+        return self._evaluation(self._train, self.train_indices[:images])
+
     def test_dataloader(self) -> Batches:
         self._test = self._placed(self._test)
         return self._evaluation(self._test, torch.arange(len(self._test[1])))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch.distributed as dist
 from torch import Tensor
@@ -78,6 +80,10 @@ class DataModule(pl.LightningDataModule):
         """Indices of the images to train on and to validate on, among those with ``labels``."""
         train, val = carve(labels, self.val_size, self.split_seed)
         return train if self.limit is None else train[: self.limit], val
+
+    def calibration_dataloader(self, images: int) -> Any:
+        """So many training images, a fair sample, as the test set's are made: not augmented."""
+        raise NotImplementedError
 
     def shares(self, size: int, training: bool) -> Shares:
         """The steps of this process over ``size`` images."""

@@ -183,6 +183,10 @@ class ImageNet(DataModule):
             return []  # how Lightning is told that there is none
         return self._batches(self._train, self.val_indices, self._centre(), training=False)
 
+    def calibration_dataloader(self, images: int) -> FolderBatches:
+        indices = self.train_indices[:images]
+        return self._batches(self._train, indices, self._centre(), training=False)
+
     def test_dataloader(self) -> FolderBatches:
         indices = torch.arange(0 if self._test is None else len(self._test))
         return self._batches(self._test, indices, self._centre(), training=False)

@@ -8,6 +8,7 @@ from torch import nn
 
 import lowbit
 from experiments.callbacks.cancelled_gradients import CancelledGradients
+from experiments.callbacks.channels_last import ChannelsLast
 from experiments.callbacks.flip_ratio import FlipRatio, level_codes
 from experiments.callbacks.normalisation_floor import NormalisationFloor
 from experiments.callbacks.quantizer_schedule import QuantizerSchedule
@@ -55,6 +56,15 @@ def test_scales_of_batch_normalisation_stay_above_the_floor():
     module.model[0].weight.data = torch.tensor([-1.0, 2.0])
     NormalisationFloor(0.01).on_train_batch_end(None, module)
     torch.testing.assert_close(module.model[0].weight, torch.tensor([0.01, 2.0]))
+
+
+def test_channels_last_lays_out_weights_and_what_convolutions_return():
+    module = Module(nn.Conv2d(3, 4, 3), nn.Linear(4, 4))
+    before = module.model[0].weight.detach().clone()
+    ChannelsLast().on_fit_start(None, module)
+    assert torch.equal(module.model[0].weight, before)
+    for tensor in (module.model[0].weight, module.model[0](torch.randn(2, 3, 8, 8))):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_quantizers_hear_epoch_over_epochs():

@@ -48,8 +48,12 @@ def test_every_experiment_trains_two_batches(experiment, config, tmp_path):
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["epochs"] == 1
-    packed = result["packed"]
-    assert packed.get("differing") == 0 or "no layer has quantizers" in packed["why"]
+    assert ("int8" in result) == (cfg.int8 is not None)
+    if cfg.int8 is not None:
+        assert result["int8"]["test_images"] == 8, result["int8"].get("error")
+    if cfg.packed:
+        packed = result["packed"]
+        assert packed.get("differing") == 0 or "no layer has quantizers" in packed["why"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -151,7 +151,7 @@ def test_a_long_report_is_printed_on_request(tiny, packed_eval, capsys, monkeypa
     ("overrides", "message"),
     [
         (["packed=maybe"], "packed is true, false or report; got 'maybe'"),
-        (["output=x.json"], "output=x.json is of packed=true"),
+        (["output=x.json"], "output=x.json is of packed=true or int8="),
         (["packed=true", "trainer=ddp"], "in one process"),
     ],
 )

@@ -73,6 +73,20 @@ def test_evaluation_is_neither_shuffled_nor_augmented():
     assert torch.equal(first, torch.cat([x for x, _ in loader]))
 
 
+def test_calibration_has_the_first_training_images_as_evaluation_makes_them():
+    data = made(Synthetic, **SMALL, augment=True)
+    found = list(data.calibration_dataloader(20))
+    assert [len(y) for _, y in found] == [8, 8, 4]
+    chosen = data.train_indices[:20]
+    _, labels = data.load(train=True)
+    assert torch.equal(torch.cat([y for _, y in found]), labels[chosen])
+    plain = made(Synthetic, **SMALL, augment=False)
+    plain.train_indices = chosen
+    loader = plain.train_dataloader()
+    loader.shuffle = False
+    assert torch.equal(found[0][0], next(iter(loader))[0])
+
+
 def test_augment_changes_the_training_images_and_keeps_the_order():
     plain, augmented = (made(Synthetic, **SMALL, augment=a) for a in (False, True))
     (x, y), (u, v) = (next(iter(d.train_dataloader())) for d in (plain, augmented))
