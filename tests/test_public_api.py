@@ -8,6 +8,7 @@ import pytest
 PACKAGES = [
     "lowbit",
     "lowbit.convert",
+    "lowbit.export",
     "lowbit.functional",
     "lowbit.functional.int8",
     "lowbit.kernels",

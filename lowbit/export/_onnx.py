@@ -1,0 +1,113 @@
+"""int8 models as ONNX files."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree
+
+from lowbit._version import __version__
+from lowbit.export import _floats, _integers
+from lowbit.export._graph import Graph, Value, model_of, with_free_batch
+from lowbit.export._package import onnx_package
+from lowbit.export._recorder import Recorder, watching
+
+HANDLERS = {**_floats.HANDLERS, **_integers.HANDLERS}
+
+
+def onnx(
+    model: nn.Module,
+    example: Any,
+    path: str | Path | None = None,
+    *,
+    dynamic_batch: bool = True,
+    fused_adds: bool = True,
+) -> Any:
+    """Write an int8 model as ONNX with QuantizeLinear and DequantizeLinear; its ``ModelProto``.
+
+    model          of ``lowbit.convert(…, to="int8")``, or of modules of ``lowbit.nn.quantized``;
+                   float layers between them stay float. A copy in eval mode is what is exported
+    example        an input, or a tuple of them, that the model runs on once
+    path           the file, written beside and then renamed; None writes none
+    dynamic_batch  the first length of inputs and outputs is free, "batch"; False: the example's
+    fused_adds     True: a convolution with a residual rounds once, after the addition, as lowbit
+                   does. False: it rounds to uint8 before as well, without which onnxruntime
+                   computes such a convolution in float; that moves its results by about a step
+
+    Operators of ONNX's own set 21 alone. Weights are int8 and their scales as in the model.
+    Biases become int32 with the scale of the sums, which an integer kernel adds them to: they
+    move by half of that at most. Fewer bits than 8 are a Clip of the integers. Under the same
+    arithmetic the file gives the model's integers but for ties of rounding.
+
+    Raises ModuleNotFoundError without the package onnx, NotImplementedError for what ONNX has no
+    operator for, and ValueError where the model's arithmetic depends on the size of the batch.
+    """
+    onnx_package()
+    args = example if isinstance(example, tuple) else (example,)
+    model = copy.deepcopy(model).eval()
+    with torch.no_grad():
+        graph = _recorded(model, args, fused_adds)
+        if dynamic_batch:
+            graph = with_free_batch(graph, _recorded(model, _longer(args), fused_adds))
+    made = model_of(graph, type(model).__name__, __version__)
+    if path is not None:
+        _write(made.SerializeToString(), Path(path))
+    return made
+
+
+def _recorded(model: nn.Module, args: tuple[Any, ...], fused_adds: bool) -> Graph:
+    names = {id(value): name for name, value in (*model.named_parameters(), *model.named_buffers())}
+    recorder = Recorder(HANDLERS, names, fused_adds=fused_adds)
+    graph = recorder.graph
+    # Copies, as a model may write over its input.
+    args = _pytree.tree_map_only(Tensor, torch.clone, args)
+    leaves = _leaves(args)
+    for wish, leaf in zip(_input_names(model, len(args), len(leaves)), leaves, strict=True):
+        name = graph.free_name(wish)
+        graph.inputs.append(Value(name, leaf.dtype, tuple(leaf.shape)))
+        recorder.bind(leaf, name)
+    with watching(recorder, _integers.FUNCTIONS):
+        result = model(*args)
+    outputs = _leaves(result)
+    for number, leaf in enumerate(outputs):
+        name = graph.free_name("output" if len(outputs) == 1 else f"output_{number}")
+        graph.nodes.append(recorder.named_output(leaf, name))
+        graph.outputs.append(Value(name, leaf.dtype, tuple(leaf.shape)))
+    return graph
+
+
+def _leaves(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in _pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _input_names(model: nn.Module, arguments: int, tensors: int) -> list[str]:
+    """Names of the parameters of ``forward``, or numbers where they are not one tensor each."""
+    parameters = list(inspect.signature(model.forward).parameters.values())
+    plain = [p.name for p in parameters if p.kind is not inspect.Parameter.VAR_POSITIONAL]
+    if arguments != tensors or len(plain) < tensors:
+        return [f"input_{number}" for number in range(tensors)] if tensors > 1 else ["input"]
+    return plain[:tensors]
+
+
+def _longer(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The example with its first row once more."""
+    if any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in _leaves(args)):
+        raise ValueError("an example with a batch has at least one row; or dynamic_batch=False")
+    longer: tuple[Any, ...] = _pytree.tree_map_only(Tensor, lambda x: torch.cat([x, x[:1]]), args)
+    return longer
+
+
+def _write(contents: bytes, path: Path) -> None:
+    """Beside the file first: it is there whole, or as it was before."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        beside.write_bytes(contents)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
