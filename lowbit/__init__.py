@@ -3,7 +3,7 @@
 from lowbit import functional, models, nn, optim, quantizers
 from lowbit._registry import UnknownNameError
 from lowbit._version import __version__
-from lowbit.convert import convert
+from lowbit.convert import convert, prepare, prepare_qat, quantize_dynamic
 from lowbit.qtensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
 from lowbit.quantizers import Quantizer
 
@@ -18,6 +18,9 @@ __all__ = [
     "models",
     "nn",
     "optim",
+    "prepare",
+    "prepare_qat",
+    "quantize_dynamic",
     "quantize_per_channel",
     "quantize_per_tensor",
     "quantizers",

@@ -18,6 +18,7 @@ from lowbit.convert._report import Report, Row, stored_bytes
 from lowbit.convert._shapes import Shape, infer
 from lowbit.convert._signs import read_signs_themselves
 from lowbit.convert._trace import NotTraceable, example_shapes, trace
+from lowbit.convert.int8 import to_int8
 from lowbit.nn import QuantizedLayer
 from lowbit.nn.packed import CannotPack, PackedLayer
 
@@ -38,7 +39,11 @@ def convert(
     fast_floats: bool = False,
     keep_slower: bool = False,
 ) -> Converted:
-    """A copy of the model, in eval mode, whose quantized layers run on packed bits.
+    """A copy of the model, in eval mode, whose quantized layers run on packed bits or in int8.
+
+    ``to="int8"`` takes a model of ``lowbit.prepare`` or ``prepare_qat``, whose float layers it
+    brings to int8 with the scales that were found; its binary and other low-bit layers are
+    packed in the same call. What follows is about those.
 
     Layers that cannot be packed, or would be slower than in float, stay; the report says why.
     Their weights are quantized once and kept so ("frozen"). The outputs are those of
@@ -51,7 +56,7 @@ def convert(
     ``torch.fx.GraphModule`` with the same names of parameters. Elsewhere it is the model's own
     class with packed layers in it, and the report says why.
 
-    ``to``           "packed"
+    ``to``           "packed", or "int8": that, and int8 for what was prepared
     ``example``      a tensor, or the arguments of one call: fixes the arguments that it leaves
                      out at their defaults, and shows the shapes between layers. Rarely needed.
     ``fast_floats``  let a folded model's float convolutions run where they are fastest, by other
@@ -60,7 +65,8 @@ def convert(
                      layouts and processors, and a number close to 0 may turn its sign
     ``keep_slower``  pack layers as well that would be slower than in float
 
-    Raises ``ValueError`` for another ``to`` and for a model that is not on the processor.
+    Raises ``ValueError`` for another ``to``, for a model that is not on the processor, and, with
+    "int8", for one that is not prepared or whose observers were shown no data.
 
     >>> import torch
     >>> from lowbit.models import MLP
@@ -72,17 +78,22 @@ def convert(
     >>> torch.allclose(packed(x), model.eval()(x), atol=1e-5)
     True
     """
-    if to != "packed":
-        raise ValueError(f"no conversion to {to!r}; known: 'packed'")
+    if to not in ("packed", "int8"):
+        raise ValueError(f"no conversion to {to!r}; known: 'packed', 'int8'")
     for name, tensor in model.state_dict(keep_vars=True).items():
         if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
             raise ValueError(
-                f"packed layers run on the processor, and {name} is on {tensor.device}: "
+                f"converted layers run on the processor, and {name} is on {tensor.device}: "
                 "convert(model.cpu())"
             )
     arguments = (example,) if isinstance(example, Tensor) else example
     before = stored_bytes(model)
     result = copy.deepcopy(model).eval()
+    int8_rows: list[Row] = []
+    if to == "int8":
+        int8_rows, not_traced = to_int8(result), result.__dict__.pop("not_traced", "")
+        if not any(isinstance(module, QuantizedLayer) for module in result.modules()):
+            return Converted(result, Report(int8_rows, before, stored_bytes(result), not_traced))
     graph, why = _structure(result, fold, arguments)
     shapes = {} if graph is None else infer(graph, result.get_submodule)
     if graph is not None and arguments is not None:
@@ -100,7 +111,7 @@ def convert(
         _describe(rows, traced, done)
         if any(folded.names or folded.output != "float" for folded in done.values()):
             result = traced
-    return Converted(result, Report(rows, before, stored_bytes(result), why))
+    return Converted(result, Report(int8_rows + rows, before, stored_bytes(result), why))
 
 
 def _structure(

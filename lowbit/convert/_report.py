@@ -21,18 +21,20 @@ def stored_bytes(module: nn.Module) -> int:
 
 @dataclass
 class Row:
-    """One quantized layer, before and after.
+    """One layer, before and after.
 
     name          its path in the model
     kind          class of the trained layer
     packed        whether it runs packed
-    kernel        the instruction set that it runs on; "" where there is no choice of one
-    bits          planes of weights x planes of inputs; "1x1" for a binary layer
-    output        "float", "bits", or "both": what the layer hands on
+    kernel        the instruction set that it runs on, "oneDNN" or "reference" (plain torch) in
+                  int8; "" where there is no choice of one
+    bits          planes of weights x planes of inputs; "1x1" for a binary layer, "8x8" in int8
+    output        "float", "bits", "int8", or "both" bits and float: what the layer hands on
     folded        what runs inside it: paths of modules, and functions
     bytes_before, bytes_after   of its stored parameters and buffers
     frozen        whether its weight was quantized once, where it is not packed
-    why           why it is not packed; or what kept more from being folded, if anything
+    why           why it is not packed, or not in int8; or what kept more from being folded
+    int8          whether it runs in int8
     """
 
     name: str
@@ -46,6 +48,7 @@ class Row:
     folded: list[str] = field(default_factory=list)
     frozen: bool = False
     why: str = ""
+    int8: bool = False
 
 
 COLUMNS = ("layer", "kind", "kernel", "bits", "out", "bytes", "packed", "folded, or why not")
@@ -90,8 +93,16 @@ class Report(Sequence[Row]):
         }
 
     def __repr__(self) -> str:
+        return f"Report({self._summary()})"
+
+    def _summary(self) -> str:
+        """How many of which layers became what."""
         packed = sum(row.packed for row in self.rows)
-        return f"Report({packed} of {len(self.rows)} quantized layers packed)"
+        int8 = sum(row.int8 for row in self.rows)
+        if not int8:
+            return f"{packed} of {len(self.rows)} quantized layers packed"
+        also = f", {packed} packed" if packed else ""
+        return f"{int8} of {len(self.rows)} layers in int8{also}"
 
     def __str__(self) -> str:
         cells = [COLUMNS, *(_cells(row) for row in self.rows)]
@@ -99,9 +110,8 @@ class Report(Sequence[Row]):
         widths[-1] = max(20, WIDTH - sum(widths[:-1]) - 2 * (len(widths) - 1))
         lines = ["  ".join(_fit(c, w) for c, w in zip(row, widths, strict=True)) for row in cells]
         lines.insert(1, "  ".join("-" * width for width in widths))
-        packed = sum(row.packed for row in self.rows)
         lines.append(
-            f"{packed} of {len(self.rows)} quantized layers packed; the model's "
+            f"{self._summary()}; the model's "
             f"{self.bytes_before:,} bytes become {self.bytes_after:,}"
         )
         if self.folding:
@@ -117,7 +127,7 @@ def _cells(row: Row) -> tuple[str, ...]:
         row.kind,
         row.kernel or "-",
         row.bits or "-",
-        row.output if row.packed else "-",
+        row.output if row.packed or row.int8 else "-",
         f"{row.bytes_before:,}",
         f"{row.bytes_after:,}",
         last,

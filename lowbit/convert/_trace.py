@@ -26,6 +26,7 @@ class LeafTracer(fx.Tracer):
         return (
             ours
             or isinstance(m, QuantizedLayer | Quantizer)
+            or type(m).__name__ in ("QuantStub", "DeQuantStub")  # torch.ao's as well
             or super().is_leaf_module(m, module_qualified_name)
         )
 
@@ -36,8 +37,8 @@ def has_hooks(module: nn.Module) -> bool:
     return any(getattr(module, name) for name in hooks) or is_parametrized(module)
 
 
-def trace(model: nn.Module, example: tuple[Any, ...] | None) -> fx.Graph:
-    """The graph of the model's forward, without dropout and identities.
+def trace(model: nn.Module, example: tuple[Any, ...] | None, *, training: bool = False) -> fx.Graph:
+    """The graph of the model's forward, without identities, and without dropout if not training.
 
     Arguments of forward that have a default are fixed at it, which needs an ``example`` without
     them. Raises ``NotTraceable`` where the graph might not be what the model computes.
@@ -56,7 +57,7 @@ def trace(model: nn.Module, example: tuple[Any, ...] | None) -> fx.Graph:
         node.type = None  # torch 2.11 cannot pickle an annotation that is a string
     _refuse_constants(graph, model)
     _place_inputs(graph)
-    _drop_identities(graph, model)
+    _drop_identities(graph, model, training)
     _refuse_shared_changes(graph, model)
     return graph
 
@@ -95,14 +96,15 @@ def _place_inputs(graph: fx.Graph) -> None:
         node.kwargs = kwargs
 
 
-def _drop_identities(graph: fx.Graph, model: nn.Module) -> None:
+def _drop_identities(graph: fx.Graph, model: nn.Module, training: bool) -> None:
+    kinds = nn.Identity if training else nn.Identity | _DropoutNd
     for node in list(graph.nodes):
         if node.op == "call_module":
             module = model.get_submodule(node.target)
-            vanishes = isinstance(module, nn.Identity | _DropoutNd) and not has_hooks(module)
+            vanishes = isinstance(module, kinds) and not has_hooks(module)
         else:
-            training = node.kwargs.get("training", True)
-            vanishes = node.target is torch.nn.functional.dropout and training is False
+            off = node.kwargs.get("training", True) is False
+            vanishes = node.target is torch.nn.functional.dropout and off
         if vanishes and len(node.all_input_nodes) == 1:
             node.replace_all_uses_with(node.all_input_nodes[0])
             graph.erase_node(node)

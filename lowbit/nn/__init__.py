@@ -11,10 +11,12 @@ from lowbit.nn.learned_scale import LearnedScale
 from lowbit.nn.linear import QLinear
 from lowbit.nn.maxout import Maxout
 from lowbit.nn.rprelu import RPReLU
+from lowbit.nn.stubs import DeQuantStub, QuantStub
 
 __all__ = [
     "ChannelScale",
     "DPReLU",
+    "DeQuantStub",
     "LearnedScale",
     "Maxout",
     "QActivation",
@@ -27,6 +29,7 @@ __all__ = [
     "QEmbedding",
     "QEmbeddingBag",
     "QLinear",
+    "QuantStub",
     "QuantizedLayer",
     "RPReLU",
     "latent_layers",

@@ -40,13 +40,17 @@ from lowbit.nn.quantized.normalization import (
     InstanceNorm3d,
     LayerNorm,
 )
+from lowbit.nn.quantized.operations import Add, AddReLU, Cat, Mul
 from lowbit.nn.quantized.pool import MaxPool2d
 from lowbit.nn.quantized.quantize import DeQuantize, Quantize
 
 __all__ = [
     "ELU",
+    "Add",
+    "AddReLU",
     "BatchNorm2d",
     "BatchNorm3d",
+    "Cat",
     "Conv1d",
     "Conv2d",
     "Conv3d",
@@ -74,6 +78,7 @@ __all__ = [
     "Linear",
     "LinearReLU",
     "MaxPool2d",
+    "Mul",
     "PReLU",
     "QFunctional",
     "Quantize",

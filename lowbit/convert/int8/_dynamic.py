@@ -1,0 +1,146 @@
+"""int8 weights, and activations whose scales are chosen as the model runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from lowbit import qconfig as qconfigs
+from lowbit.convert._replace import put
+from lowbit.convert._trace import has_hooks
+from lowbit.nn import quantized as nnq
+from lowbit.nn.quantized import dynamic
+
+DYNAMIC: dict[type, type[Any]] = {
+    nn.Linear: dynamic.Linear,
+    nn.LSTM: dynamic.LSTM,
+    nn.GRU: dynamic.GRU,
+    nn.LSTMCell: dynamic.LSTMCell,
+    nn.GRUCell: dynamic.GRUCell,
+    nn.RNNCell: dynamic.RNNCell,
+}
+# Only where they are named: their inputs are large, and looked at once more.
+ON_REQUEST: dict[type, type[Any]] = {
+    nn.Conv1d: dynamic.Conv1d,
+    nn.Conv2d: dynamic.Conv2d,
+    nn.Conv3d: dynamic.Conv3d,
+    nn.ConvTranspose1d: dynamic.ConvTranspose1d,
+    nn.ConvTranspose2d: dynamic.ConvTranspose2d,
+    nn.ConvTranspose3d: dynamic.ConvTranspose3d,
+    nn.Embedding: nnq.Embedding,
+    nn.EmbeddingBag: nnq.EmbeddingBag,
+}
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+def quantize_dynamic(
+    model: nn.Module,
+    qconfig_spec: Any = None,
+    dtype: torch.dtype | str = torch.int8,
+    mapping: Mapping[type, type[Any]] | None = None,
+    inplace: bool = False,
+) -> nn.Module:
+    """The model with int8 weights in its linear and recurrent layers, in eval mode.
+
+    Inputs are quantized in each call with a scale of their own, so that no data is needed
+    beforehand; outputs and everything else are float32. Arguments are those of torch.ao's
+    function.
+
+    ``qconfig_spec``   classes and names of modules, as a set, or as a mapping to QConfigs (None:
+                       the usual one); None: ``Linear, LSTM, GRU, LSTMCell, GRUCell, RNNCell``.
+                       Convolutions and embeddings on request
+    ``dtype``          of the weights: int8 (``torch.qint8``) or float16; ``torch.quint8`` and
+                       ``"quint4x2"`` for embeddings
+    ``mapping``        classes of float modules -> of dynamic ones, in place of the usual
+    ``inplace``        change the model itself; else a copy
+
+    Layers with hooks or parametrizations stay, for they would be lost, and so do layers with
+    what int8 has no form of (``proj_size``, no biases). Raises ValueError for another dtype, for
+    names that no module has and for classes without a dynamic form.
+
+    >>> model = nn.Sequential(nn.Linear(8, 4), nn.ReLU())
+    >>> type(quantize_dynamic(model)[0]).__module__
+    'lowbit.nn.quantized.dynamic.linear'
+    """
+    known = dict(mapping) if mapping is not None else {**DYNAMIC, **ON_REQUEST}
+    usual = list(mapping) if mapping is not None else list(DYNAMIC)
+    name = str(dtype).removeprefix("torch.")
+    kinds, names = _chosen(model, qconfig_spec, usual, known, name)
+    result = model if inplace else copy.deepcopy(model)
+    result.eval()
+    for path, module in list(result.named_modules()):
+        qconfig = names.get(path, kinds.get(type(module)))
+        if qconfig is None or type(module) not in known or has_hooks(module):
+            continue
+        if isinstance(module, nn.RNNBase) and (module.proj_size or not module.bias):
+            continue
+        had = getattr(module, "qconfig", None)
+        module.qconfig = qconfig
+        made = known[type(module)].from_float(module)
+        if had is None:
+            del module.qconfig
+        if module is result:
+            return made.eval()
+        put(result, module, made.eval())
+    return result
+
+
+def _chosen(
+    model: nn.Module, spec: Any, usual: list[type], known: Mapping[type, Any], dtype: str
+) -> tuple[dict[type, Any], dict[str, Any]]:
+    """qconfigs by class and by name."""
+    if spec is None:
+        entries: dict[Any, Any] = dict.fromkeys(usual)
+        if dtype in ("quint8", "quint4x2", "uint8"):
+            entries = dict.fromkeys(_EMBEDDINGS)
+    elif isinstance(spec, Mapping):
+        entries = dict(spec)
+    elif isinstance(spec, Iterable) and not isinstance(spec, str):
+        entries = dict.fromkeys(spec)
+    else:
+        raise ValueError(
+            "qconfig_spec is a set of classes and names of modules, or a mapping of them to "
+            f"QConfigs; got {spec!r}"
+        )
+    paths = dict(model.named_modules())
+    kinds: dict[type, Any] = {}
+    names: dict[str, Any] = {}
+    for key, qconfig in entries.items():
+        if isinstance(key, str) and key not in paths:
+            raise ValueError(f"no module named {key!r}, which qconfig_spec has")
+        kind = type(paths[key]) if isinstance(key, str) else key
+        if not isinstance(key, str) and kind not in known:
+            raise ValueError(
+                f"{getattr(kind, '__name__', kind)} has no dynamic form; known: "
+                + ", ".join(sorted(k.__name__ for k in known))
+            )
+        chosen = qconfig if qconfig is not None else _usual(kind, dtype)
+        if isinstance(key, str):
+            inside = {
+                path: module
+                for path, module in paths.items()
+                if (path == key or path.startswith(f"{key}.")) and type(module) in known
+            }
+            names |= {path: qconfig or _usual(type(m), dtype) for path, m in inside.items()}
+        else:
+            kinds[kind] = chosen
+    return kinds, names
+
+
+def _usual(kind: type, dtype: str) -> Any:
+    if kind in _EMBEDDINGS:
+        if dtype == "quint4x2":
+            return qconfigs.float_qparams_weight_only_qconfig_4bit
+        return qconfigs.float_qparams_weight_only_qconfig
+    if dtype in ("int8", "qint8"):
+        return qconfigs.default_dynamic_qconfig
+    if dtype == "float16":
+        return qconfigs.float16_dynamic_qconfig
+    raise ValueError(
+        f"no dynamic weights of {dtype}; known: int8 (qint8), float16, and quint8 and quint4x2 "
+        "for embeddings"
+    )

@@ -1,0 +1,58 @@
+"""Int8 layers made of observed ones."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+from lowbit.convert.int8._layers import weighted
+from lowbit.nn.quantized._observed import has_seen, output_limits, output_qparams
+from lowbit.observers import FixedQParamsObserver
+
+
+class Made(NamedTuple):
+    """An int8 module, the name of what it was made of, its output, and what runs inside it."""
+
+    source: str
+    module: nn.Module
+    output: str
+    folded: list[str]
+
+
+def scale_of(observer: Any, name: str) -> tuple[float, int, tuple[int, int] | None]:
+    """Scale, zero point and limits of an observer; ValueError where it was shown nothing."""
+    inside = getattr(observer, "activation_post_process", observer)
+    if hasattr(inside, "min_val") and not has_seen(observer):
+        raise ValueError(
+            f"{name} has seen no data, so that there is no scale: call the prepared model on "
+            "batches of training data before lowbit.convert"
+        )
+    scale, zero_point = output_qparams(observer, name)
+    return scale, zero_point, output_limits(observer)
+
+
+def int8_layer(layer: Any, observer: Any, relu: bool, residual: bool, name: str) -> nn.Module:
+    """The int8 layer of a float one with a qconfig, or of one for training.
+
+    ``observer``  of its output, after the ReLU and the sum; None: the output is float32
+    """
+    entry = weighted(layer)
+    assert entry is not None
+    if observer is not None:
+        scale_of(observer, name)
+    # A layer that gives float32 has no scale; one that asks for one gets 1.
+    layer.activation_post_process = observer or FixedQParamsObserver(1.0, 0)
+    made: Any = entry.int8.from_float(layer)
+    del layer.activation_post_process
+    kinds = {
+        (False, False): entry.int8,
+        (True, False): entry.relu,
+        (False, True): entry.add,
+        (True, True): entry.add_relu,
+    }
+    made.__class__ = kinds[relu, residual]
+    if observer is None:
+        made.out_dtype, made.limits = torch.float32, None
+    return made

@@ -1,0 +1,137 @@
+"""A traced model before it is observed: batch norms folded, means of places as poolings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from lowbit.convert._shapes import Shape
+from lowbit.convert._trace import has_hooks
+from lowbit.convert.int8._layers import WEIGHTED, weighted, why_not
+
+# Functions that are modules as well: (the module's class, names of the arguments after the input).
+_AS_MODULES: dict[Any, tuple[type[nn.Module], tuple[str, ...]]] = {
+    F.hardswish: (nn.Hardswish, ("inplace",)),
+    F.elu: (nn.ELU, ("alpha", "inplace")),
+    F.leaky_relu: (nn.LeakyReLU, ("negative_slope", "inplace")),
+}
+
+
+def functions_to_modules(model: fx.GraphModule) -> None:
+    """Activations with a scale of their own become modules, which can hold it."""
+    for node in list(model.graph.nodes):
+        entry = _AS_MODULES.get(node.target) if node.op == "call_function" else None
+        if entry is None or not isinstance(node.args[0], fx.Node):
+            continue
+        kind, names = entry
+        given = {**dict(zip(names, node.args[1:], strict=False)), **node.kwargs}
+        if any(isinstance(value, fx.Node) for value in given.values()):
+            continue
+        name = free_name(model, node.name)
+        model.add_submodule(name, kind(**given))
+        replace_call(model.graph, node, name, (node.args[0],))
+
+
+def means_to_pools(model: fx.GraphModule, shapes: dict[fx.Node, Shape]) -> None:
+    """x.mean((2, 3)) of an image is an average pooling to one place, and flattened."""
+    for node in list(model.graph.nodes):
+        source = node.args[0] if node.args else None
+        if node.target not in ("mean", torch.mean) or not isinstance(source, fx.Node):
+            continue
+        shape = shapes.get(source)
+        dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
+        if shape is None or len(shape) != 4 or not isinstance(dims, list | tuple):
+            continue
+        if set(node.kwargs) - {"dim", "keepdim"} or {d % 4 for d in dims} != {2, 3}:
+            continue
+        keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
+        with model.graph.inserting_before(node):
+            y = model.graph.call_function(F.adaptive_avg_pool2d, (source, 1))
+            shapes[y] = (*shape[:2], 1, 1)
+            if not keep:
+                y = model.graph.call_function(torch.flatten, (y, 1))
+                shapes[y] = shape[:2]
+        node.replace_all_uses_with(y)
+        model.graph.erase_node(node)
+
+
+def fold_norms(
+    model: fx.GraphModule,
+    shapes: dict[fx.Node, Shape],
+    qconfig_of: Callable[[str], Any],
+    *,
+    training: bool,
+) -> dict[str, list[str]]:
+    """Batch norms become part of the layer before them; returns what each layer took in.
+
+    In training, a layer that trains with its norm beside it and folds it later
+    (``lowbit.nn.qat``). Only where the norm alone reads the layer, each is called once, and the
+    layer has a qconfig.
+    """
+    calls = Counter(str(node.target) for node in model.graph.find_nodes(op="call_module"))
+    folded: dict[str, list[str]] = {}
+    for node in list(model.graph.find_nodes(op="call_module")):
+        name, users = str(node.target), list(node.users)
+        layer = model.get_submodule(name)
+        entry = WEIGHTED.get(type(layer))
+        alone = len(users) == 1 and users[0].op == "call_module" and users[0].args == (node,)
+        if entry is None or not alone or has_hooks(layer) or why_not(layer):
+            continue
+        norm_name = str(users[0].target)
+        norm: Any = model.get_submodule(norm_name)
+        once = calls[name] == calls[norm_name] == 1
+        if type(norm) is not entry.norm or not once or qconfig_of(name) is None:
+            continue
+        if has_hooks(norm) or not _folds(layer, norm, shapes.get(node)):
+            continue
+        if training and entry.trained_norm is None:
+            continue
+        model.set_submodule(name, _with_norm(layer, norm, qconfig_of(name), training))
+        users[0].replace_all_uses_with(node)
+        model.graph.erase_node(users[0])
+        folded[name] = [norm_name]
+    return folded
+
+
+def _folds(layer: nn.Module, norm: Any, shape: Shape) -> bool:
+    if norm.running_mean is None or norm.weight is None:
+        return False
+    # After a linear layer a norm works on the features of rows alone.
+    return not isinstance(layer, nn.Linear) or (shape is not None and len(shape) == 2)
+
+
+def _with_norm(layer: Any, norm: Any, qconfig: Any, training: bool) -> nn.Module:
+    if training:
+        entry = weighted(layer)
+        assert entry is not None
+        assert entry.trained_norm is not None
+        pair = nn.Sequential(layer, norm)
+        pair.qconfig = qconfig
+        return entry.trained_norm.from_float(pair).train(layer.training)
+    layer, norm = layer.eval(), norm.eval()
+    if isinstance(layer, nn.Linear):
+        return fuse_linear_bn_eval(layer, norm)
+    return fuse_conv_bn_eval(layer, norm, transpose=bool(getattr(layer, "transposed", False)))
+
+
+def free_name(model: fx.GraphModule, name: str) -> str:
+    """The name, or one like it that is free."""
+    free, number = name, 1
+    while hasattr(model, free):
+        free, number = f"{name}_{number}", number + 1
+    return free
+
+
+def replace_call(graph: fx.Graph, node: fx.Node, name: str, arguments: Any) -> fx.Node:
+    """A call of the module of this name in the node's place."""
+    with graph.inserting_before(node):
+        call = graph.call_module(name, arguments)
+    node.replace_all_uses_with(call)
+    graph.erase_node(node)
+    return call
