@@ -12,6 +12,7 @@ from torch import nn
 from lowbit import qconfig as qconfigs
 from lowbit.convert._replace import put
 from lowbit.convert._trace import has_hooks
+from lowbit.convert.int8._plain import to_plain
 from lowbit.nn import quantized as nnq
 from lowbit.nn.quantized import dynamic
 
@@ -69,9 +70,10 @@ def quantize_dynamic(
     known = dict(mapping) if mapping is not None else {**DYNAMIC, **ON_REQUEST}
     usual = list(mapping) if mapping is not None else list(DYNAMIC)
     name = str(dtype).removeprefix("torch.")
-    kinds, names = _chosen(model, qconfig_spec, usual, known, name)
     result = model if inplace else copy.deepcopy(model)
     result.eval()
+    to_plain(result)
+    kinds, names = _chosen(result, qconfig_spec, usual, known, name)
     for path, module in list(result.named_modules()):
         qconfig = names.get(path, kinds.get(type(module)))
         if qconfig is None or type(module) not in known or has_hooks(module):

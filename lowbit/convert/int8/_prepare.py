@@ -14,6 +14,7 @@ from lowbit.convert.int8 import _normalise
 from lowbit.convert.int8._islands import prepare_islands
 from lowbit.convert.int8._kinds import Kind, tensors_read
 from lowbit.convert.int8._layers import EMBEDDINGS, WEIGHTED, why_not
+from lowbit.convert.int8._plain import to_plain
 from lowbit.convert.int8._plan import Plan
 from lowbit.convert.int8._qconfigs import QConfigs, is_static
 
@@ -83,6 +84,7 @@ def _prepared(model: nn.Module, given: Any, example: Any, *, training: bool) -> 
     if is_prepared(model):
         raise ValueError("the model is prepared already; prepare the float model")
     result = copy.deepcopy(model).train(training)
+    to_plain(result)
     qconfigs = QConfigs(result, given, training=training)
 
     def static_of(name: str) -> Any:

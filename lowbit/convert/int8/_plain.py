@@ -1,0 +1,45 @@
+"""Layers of lowbit without quantizers compute what torch's layers do, and become them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from lowbit import nn as qnn
+
+_PLAIN: dict[type, type[nn.Module]] = {
+    qnn.QLinear: nn.Linear,
+    qnn.QConv1d: nn.Conv1d,
+    qnn.QConv2d: nn.Conv2d,
+    qnn.QConv3d: nn.Conv3d,
+    qnn.QConvTranspose1d: nn.ConvTranspose1d,
+    qnn.QConvTranspose2d: nn.ConvTranspose2d,
+    qnn.QConvTranspose3d: nn.ConvTranspose3d,
+    qnn.QEmbedding: nn.Embedding,
+    qnn.QEmbeddingBag: nn.EmbeddingBag,
+}
+
+
+def to_plain(model: nn.Module) -> None:
+    """Make each layer that has no quantizers, and pads with 0 if at all, one of torch's, in place.
+
+    Weights, hooks and names stay. A layer that cancels gradients stays while it trains.
+    """
+    for layer in model.modules():
+        if type(layer) in _PLAIN and _is_plain(layer):
+            layer.__class__ = _PLAIN[type(layer)]
+
+
+def _is_plain(layer: Any) -> bool:
+    quantizers = (layer.input_quantization, layer.weight_quantization)
+    if any(quantizer is not None for quantizer in quantizers):
+        return False
+    if layer.training and layer.gradient_cancellation_threshold is not None:
+        return False
+    return getattr(layer, "pad_value", 0) in (None, 0) or not _pads(layer)
+
+
+def _pads(layer: Any) -> bool:
+    padding = layer.padding if isinstance(layer.padding, tuple) else (layer.padding,)
+    return any(amount != 0 for amount in padding)
