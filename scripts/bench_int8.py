@@ -10,13 +10,14 @@ the ratios of one round. ``share`` is the part of ``must`` that is reached.
 
 ``resnet18``: torchvision's network with drawn weights and settled batch norms, float32 (eager,
 channels last), torch.ao's eager int8 by its default qconfig ("legacy"), lowbit, onnxruntime and
-OpenVINO, all calibrated on the same images; ``linear``, ``recurrent``: static and dynamic layers
+OpenVINO, all calibrated on the same images; ``trained``: what they do to the logits of one that was
+trained on digits for half a minute; ``linear``, ``recurrent``: static and dynamic layers
 beside legacy and float ones; ``pieces``: what ResNet-18 is made of; ``calls``: small layers, whose
 time is that of a call. ``--where``: the time of lowbit's network by layer, and inside them.
 
-Peers are measured where they are installed: pip install torchvision onnx onnxscript onnxruntime
-openvino. Freed memory is kept for all that is measured, so that nothing is charged for the
-system's pages.
+Peers are measured where they are installed: pip install torchvision scikit-learn onnx onnxscript
+onnxruntime openvino. Freed memory is kept for all that is measured, so that nothing is charged for
+the system's pages.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from _bench.bench import Bench
 from _bench.figure import Figure, rounded
+from _bench.int8.absent import NotHere
 from _bench.int8.contenders import converted
 from _bench.int8.resnet import task
 from _bench.int8.rows import ROWS
@@ -178,7 +180,8 @@ def main(arguments: list[str] | None = None) -> int:
             "that the script runs with --quick"
         )
     kept = keep_freed_memory()
-    code, start, console = source(), time.time(), Console()
+    code, start = source(), time.time()
+    console = Console(width=None if sys.stdout.isatty() else 120)
     about = {**machine(), "freed_memory_kept": kept}
     console.print(described(about), highlight=False)
     records, broken_down = [], []
@@ -187,7 +190,10 @@ def main(arguments: list[str] | None = None) -> int:
         bench = Bench(threads, 0.05 if chosen.quick else chosen.seconds, chosen.quick)
         for row in rows:
             progress(f"{row}, {threads} thread(s)")
-            figures = list(ROWS[row](bench))
+            try:
+                figures = list(ROWS[row](bench))
+            except NotHere as error:
+                figures = [Figure(row, None, "", note=str(error))]
             progress("")
             console.print(table(row, threads, figures))
             for figure in figures:

@@ -17,7 +17,7 @@ sys.path.insert(0, SCRIPTS)
 import bench_int8  # noqa: E402
 from _bench.bench import Bench  # noqa: E402
 from _bench.figure import Figure  # noqa: E402
-from _bench.int8 import contenders, layers, legacy, onnx_peers, resnet, where  # noqa: E402
+from _bench.int8 import contenders, digits, layers, legacy, onnx_peers, resnet, where  # noqa: E402
 from _bench.int8.absent import NotHere  # noqa: E402
 from _bench.int8.folded import folded  # noqa: E402
 from _bench.int8.images import images  # noqa: E402
@@ -167,9 +167,22 @@ def test_a_layer_that_is_wrong_is_not_timed(monkeypatch):
 
 
 @needs_torchvision
+def test_the_digits_are_learned():
+    pytest.importorskip("sklearn")
+    work = digits.task(quick=True)
+    assert work.held_out.shape == (297, 3, 32, 32)
+    with torch.inference_mode():
+        right = work.model(work.held_out).argmax(1) == work.labels
+    assert right.float().mean() > 0.6
+
+
+@needs_torchvision
 @pytest.mark.parametrize("row", ROWS)
 def test_every_row_runs(row):
-    figures = list(ROWS[row](quick()))
+    try:
+        figures = list(ROWS[row](quick()))
+    except NotHere as error:
+        pytest.skip(str(error))
     assert figures
     for figure in figures:
         assert figure.must is None
@@ -207,15 +220,24 @@ def test_the_breakdown_has_every_node_and_what_lies_inside_it():
     found = where.breakdown(graph(), x, 5)
     assert [node.kind for node in found.nodes] == ["Quantize", "Conv2d", "DeQuantize", "mean"]
     for node in found.nodes:
-        assert node.operators > 0
-        assert 0 < node.total < found.network * 3
+        assert 0 < node.operators <= node.total < found.network * 3
         assert node.python == node.total - node.operators
     conv = found.nodes[1]
     if lowbit.kernels.int8.available():
-        assert 0 < conv.onednn <= conv.operators
+        assert 0 < conv.onednn <= conv.total
         assert found.nodes[3].onednn == 0
     assert found.glue == pytest.approx(found.network - sum(n.total for n in found.nodes))
     assert set(found.record()) == {"network", "glue", "sums", "nodes"}
+
+
+def test_operators_of_python_are_told_from_compiled_ones():
+    library = torch.library.Library("bench_int8_test", "DEF")
+    for name, key in (("processor", "CPU"), ("general", "CompositeExplicitAutograd")):
+        library.define(f"{name}(Tensor x) -> Tensor")
+        library.impl(name, lambda x: x + 1, key)
+        assert where._in_python(f"bench_int8_test::{name}")
+    assert not where._in_python("aten::add")
+    assert not where._in_python("onednn::qconv_pointwise")
 
 
 def test_what_onednn_prints_is_read_and_not_shown(capfd):
@@ -247,7 +269,7 @@ def test_the_share_is_the_part_of_must_that_is_reached(value, must, smaller, sha
 
 
 def test_an_unknown_row_is_named():
-    with pytest.raises(SystemExit, match="no row named 'resnet'; known: resnet18, linear"):
+    with pytest.raises(SystemExit, match="no row named 'resnet'; known: resnet18, trained, linear"):
         bench_int8.main(["--rows", "resnet"])
 
 
@@ -256,6 +278,19 @@ def test_without_fast_int8_nothing_is_measured(monkeypatch):
     monkeypatch.setattr(bench_int8.int8, "why_not", lambda: "this processor has no VNNI")
     with pytest.raises(SystemExit, match="this processor has no VNNI"):
         bench_int8.main(["--rows", "calls"])
+
+
+def test_a_row_that_needs_what_is_not_here_says_so(monkeypatch, capsys):
+    def absent(bench):
+        raise NotHere("torchvision not installed")
+
+    threads = torch.get_num_threads()
+    monkeypatch.setitem(bench_int8.ROWS, "resnet18", absent)
+    try:
+        bench_int8.main(["--quick", "--rows", "resnet18"])
+    finally:
+        torch.set_num_threads(threads)
+    assert "torchvision not installed" in capsys.readouterr().out
 
 
 @needs_torchvision

@@ -52,7 +52,9 @@ def network(task: Task) -> Callable[[Tensor], Tensor]:
         raise NotHere(f"torchvision has no quantizable ResNet: {error}") from error
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = resnet.QuantizableResNet(resnet.QuantizableBasicBlock, list(task.blocks))
+        model = resnet.QuantizableResNet(
+            resnet.QuantizableBasicBlock, list(task.blocks), num_classes=task.classes
+        )
         model.load_state_dict(task.model.state_dict())
         model = model.eval().to(memory_format=torch.channels_last)
         model.fuse_model(is_qat=False)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# What lowbit's logits must have, in dB, and what those of any contender must, to be the network's.
+CLEAR, LEAST_DB = 43.0, 10.0
+
 
 def sqnr(ours: Tensor, expected: Tensor) -> float:
     """Signal over quantization noise, in dB: 10 log10(sum y^2 / sum (y - ours)^2)."""

@@ -12,6 +12,7 @@ from _bench.int8.images import images
 
 BLOCKS, QUICK_BLOCKS = (2, 2, 2, 2), (1, 1, 1, 1)
 SIZE, QUICK_SIZE = 224, 64
+CLASSES = 1000
 CALIBRATION, HELD_OUT = 32, 32
 
 
@@ -19,11 +20,13 @@ CALIBRATION, HELD_OUT = 32, 32
 class Task:
     """A float network in eval mode, channels last, and the images that all contenders get.
 
-    ``blocks`` of each stage; ``calibration`` and ``held_out`` (n, 3, size, size).
+    ``blocks`` of each stage and ``classes`` say which torchvision.models.ResNet the model is;
+    ``calibration`` and ``held_out`` are (n, 3, size, size).
     """
 
     model: nn.Module
     blocks: tuple[int, ...]
+    classes: int
     calibration: Tensor
     held_out: Tensor
     threads: int
@@ -39,14 +42,10 @@ def task(quick: bool, threads: int = 1) -> Task:
     Torchvision's initial weights with the factors of the batch norms from 1/2 to 3/2 and their
     means around 0, all of one seed; the statistics are those of four batches of other images.
     """
-    try:
-        from torchvision.models.resnet import BasicBlock, ResNet
-    except ImportError as error:
-        raise NotHere("torchvision not installed") from error
     blocks, size = (QUICK_BLOCKS, QUICK_SIZE) if quick else (BLOCKS, SIZE)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(0)
-        model = ResNet(BasicBlock, list(blocks)).to(memory_format=torch.channels_last)
+        model = network(blocks, CLASSES)
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -56,4 +55,14 @@ def task(quick: bool, threads: int = 1) -> Task:
             model.train()(images(8, size, seed))
     count = (8, 8) if quick else (CALIBRATION, HELD_OUT)
     calibration, held_out = images(count[0], size, 0), images(count[1], size, 1)
-    return Task(model.eval(), blocks, calibration, held_out, threads)
+    return Task(model.eval(), blocks, CLASSES, calibration, held_out, threads)
+
+
+def network(blocks: tuple[int, ...], classes: int) -> nn.Module:
+    """Torchvision's ResNet of basic blocks, channels last, with its initial weights."""
+    try:
+        from torchvision.models.resnet import BasicBlock, ResNet
+    except ImportError as error:
+        raise NotHere("torchvision not installed") from error
+    model: nn.Module = ResNet(BasicBlock, list(blocks), num_classes=classes)
+    return model.to(memory_format=torch.channels_last)

@@ -1,8 +1,8 @@
 """Where the time of a converted network goes: for each node of its graph, and inside it.
 
 A node's time has three measures, by passes of their own: all of it; the part inside PyTorch's
-operators, by its profiler, which adds about a microsecond to each; and the part in which oneDNN
-computes, by its own clock. What is left of the first beside the second is Python and dispatch; of
+operators, which is their share of the node in its profiler; and the part in which oneDNN computes,
+by its own clock. What is left of the first beside the second is Python and dispatch; of
 the second beside the third, the operator's preparations and what is not oneDNN's. What the network
 takes beside the sum of its nodes is glue.
 """
@@ -10,6 +10,7 @@ takes beside the sum of its nodes is glue.
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import statistics
 import sys
@@ -25,8 +26,6 @@ import torch
 from torch import Tensor, fx
 from torch.profiler import ProfilerActivity, profile, record_function
 
-# In operators of this name lowbit's Python runs; what they call is counted, or else they are.
-OURS = "lowbit::"
 MARK = "node: "
 
 Call = Callable[[], Any]
@@ -126,14 +125,14 @@ def breakdown(model: fx.GraphModule, x: Tensor, passes: int) -> Breakdown:
         for _ in range(passes):
             for measure, times in zip(turns, found, strict=True):
                 times.append(measure(model, x))
-        operators = _medians(_in_operators(model, x, passes))
+        operators = _medians(_shares(model, x, passes))
     whole, total, onednn = map(_medians, found)
     nodes = [
         Node(
             node.name,
             _kind(model, node),
             total[node.name],
-            operators.get(node.name, 0.0),
+            operators[node.name] * total[node.name],
             onednn.get(node.name, 0.0) if onednn else None,
         )
         for node in model.graph.nodes
@@ -175,8 +174,11 @@ def _timed(model: fx.GraphModule, x: Tensor) -> dict[str, float]:
     return times
 
 
-def _in_operators(model: fx.GraphModule, x: Tensor, passes: int) -> list[dict[str, float]]:
-    """The outermost operators of each node, but for those in which lowbit's Python runs."""
+def _shares(model: fx.GraphModule, x: Tensor, passes: int) -> list[dict[str, float]]:
+    """Of each node's time, the part of its operators, as the profiler sees both.
+
+    They are the outermost ones; of one that Python runs, those that it calls.
+    """
 
     def around(name: str, call: Call) -> Any:
         with record_function(MARK + name):
@@ -188,16 +190,29 @@ def _in_operators(model: fx.GraphModule, x: Tensor, passes: int) -> list[dict[st
             _Around(model, around).run(x)
 
     def spent(event: Any) -> float:
-        inner = event.cpu_children
-        if event.name.startswith(OURS) and inner:
-            return sum(spent(child) for child in inner)
+        if _in_python(event.name):
+            return sum(spent(child) for child in event.cpu_children)
         return float(event.cpu_time_total)
 
     return [
-        {event.name.removeprefix(MARK): sum(spent(child) for child in event.cpu_children)}
+        {
+            event.name.removeprefix(MARK): sum(spent(child) for child in event.cpu_children)
+            / event.cpu_time_total
+        }
         for event in profiled.events()
         if event.name.startswith(MARK)
     ]
+
+
+@functools.cache
+def _in_python(operator: str) -> bool:
+    """Whether its kernel for the processor is a function of Python."""
+    in_python = torch.library._impls  # names such as lowbit/qconv/CPU
+    name = operator.replace("::", "/")
+    if f"{name}/CPU" in in_python:
+        return True
+    general = f"{name}/CompositeExplicitAutograd" in in_python
+    return general and not torch._C._dispatch_has_kernel_for_dispatch_key(operator, "CPU")
 
 
 def _in_onednn(model: fx.GraphModule, x: Tensor) -> dict[str, float]:

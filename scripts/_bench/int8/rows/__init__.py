@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator
 
 from _bench.bench import Bench
 from _bench.figure import Figure
-from _bench.int8.rows import calls, linear, pieces, recurrent, resnet18
+from _bench.int8.rows import calls, linear, pieces, recurrent, resnet18, trained
 
 Row = Callable[[Bench], Iterator[Figure]]
 
 ROWS: dict[str, Row] = {
     "resnet18": resnet18.run,
+    "trained": trained.run,
     "linear": linear.run,
     "recurrent": recurrent.run,
     "pieces": pieces.run,
