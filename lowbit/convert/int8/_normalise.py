@@ -61,6 +61,48 @@ def means_to_pools(model: fx.GraphModule, shapes: dict[fx.Node, Shape]) -> None:
         model.graph.erase_node(node)
 
 
+def norms_before_pools(model: fx.GraphModule) -> None:
+    """A batch norm after a max-pooling moves before it, to where it folds into a layer.
+
+    Where its factors are positive it keeps the order of numbers, and with it the greatest.
+    """
+    calls = Counter(str(node.target) for node in model.graph.find_nodes(op="call_module"))
+    for node in list(model.graph.find_nodes(op="call_module")):
+        name = str(node.target)
+        norm: Any = model.get_submodule(name)
+        pool, layer = _one_before(node), None
+        if pool is not None:
+            layer = _one_before(pool)
+        if layer is None or pool is None or layer.op != "call_module" or calls[name] != 1:
+            continue
+        entry = WEIGHTED.get(type(model.get_submodule(str(layer.target))))
+        folds = entry is not None and type(norm) is entry.norm and not has_hooks(norm)
+        if not folds or not _is_max_pool(pool, model) or norm.weight is None:
+            continue
+        if norm.running_mean is None or not bool((norm.weight > 0).all()):
+            continue
+        node.replace_all_uses_with(pool)
+        model.graph.erase_node(node)
+        with model.graph.inserting_after(layer):
+            moved = model.graph.call_module(name, (layer,))
+        pool.replace_input_with(layer, moved)
+
+
+def _one_before(node: fx.Node) -> fx.Node | None:
+    """The one value that the node reads, if nothing else reads it."""
+    source = node.args[0] if node.args else None
+    alone = isinstance(source, fx.Node) and list(source.users) == [node]
+    return source if isinstance(source, fx.Node) and alone else None
+
+
+def _is_max_pool(node: fx.Node, model: nn.Module) -> bool:
+    if node.op != "call_module":
+        return node.target in (F.max_pool1d, F.max_pool2d, F.max_pool3d)
+    module = model.get_submodule(str(node.target))
+    kinds = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+    return type(module) in kinds and not has_hooks(module) and not module.return_indices
+
+
 def fold_norms(
     model: fx.GraphModule,
     shapes: dict[fx.Node, Shape],

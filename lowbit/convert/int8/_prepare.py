@@ -152,6 +152,8 @@ def _observe(
         shapes |= example_shapes(model, model.graph, example)
     _normalise.functions_to_modules(model)
     _normalise.means_to_pools(model, shapes)
+    if not training:
+        _normalise.norms_before_pools(model)
     folded = _normalise.fold_norms(model, shapes, qconfig_of, training=training)
     if training:
         _trained_layers(model, qconfig_of)
