@@ -18,7 +18,7 @@ from lowbit.convert._report import Report, Row, stored_bytes
 from lowbit.convert._shapes import Shape, infer
 from lowbit.convert._signs import read_signs_themselves
 from lowbit.convert._trace import NotTraceable, example_shapes, trace
-from lowbit.convert.int8 import to_int8
+from lowbit.convert.int8 import NoInt8, describe, int8_twin, to_int8
 from lowbit.nn import QuantizedLayer
 from lowbit.nn.packed import CannotPack, PackedLayer
 
@@ -43,7 +43,8 @@ def convert(
 
     ``to="int8"`` takes a model of ``lowbit.prepare`` or ``prepare_qat``, whose float layers it
     brings to int8 with the scales that were found; its binary and other low-bit layers are
-    packed in the same call. What follows is about those.
+    packed in the same call, or go to int8 where packing would be slower and both their quantizers
+    have at most 8 bits of equal steps. What follows is about packing.
 
     Layers that cannot be packed, or would be slower than in float, stay; the report says why.
     Their weights are quantized once and kept so ("frozen"). The outputs are those of
@@ -102,7 +103,7 @@ def convert(
         read_signs_themselves(graph, result)
     normed = set() if graph is None else _before_norms(graph, result, shapes)
     last = last_weights(result)
-    rows, result = _replaced(result, keep_slower, normed)
+    rows, result = _replaced(result, keep_slower, normed, to == "int8")
     if graph is not None and any(row.packed for row in rows):
         traced = fx.GraphModule(result, graph, type(model).__name__)
         folding = Folding(traced, {node: shapes.get(node) for node in traced.graph.nodes})
@@ -152,9 +153,12 @@ def _before_norms(
 
 
 def _replaced(
-    model: nn.Module, keep_slower: bool, normed: set[nn.Module]
+    model: nn.Module, keep_slower: bool, normed: set[nn.Module], int8: bool
 ) -> tuple[list[Row], nn.Module]:
-    """Put packed layers into the model, which may be one itself, and freeze the rest."""
+    """Put packed layers into the model, which may be one itself, and freeze the rest.
+
+    ``int8``: what is not packed goes to int8 where it can.
+    """
     rows = []
     for name, layer in list(model.named_modules()):
         if not isinstance(layer, QuantizedLayer):
@@ -168,6 +172,16 @@ def _replaced(
             packed = packed_twin(layer, keep_slower, layer in normed)
         except CannotPack as error:
             row.why = str(error)
+            if int8:
+                try:
+                    island = int8_twin(layer)
+                except NoInt8 as no_int8:
+                    row.why += f"; no int8: {no_int8}"
+                else:
+                    describe(row, island)
+                    put(model, layer, island)
+                    model = island if layer is model else model
+                    continue
             frozen = frozen_twin(layer)
             if frozen is not None:
                 row.frozen, row.bytes_after = True, stored_bytes(frozen)

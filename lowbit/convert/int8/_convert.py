@@ -14,15 +14,18 @@ from lowbit.convert.int8._lower import Lowering, quantize
 from lowbit.convert.int8._made import Made, int8_layer
 from lowbit.convert.int8._prepare import is_prepared
 from lowbit.kernels import int8 as kernels
+from lowbit.nn import QuantizedLayer
 
 
 def to_int8(model: nn.Module) -> list[Row]:
-    """Turn a prepared model into int8 layers, in place; returns a row for each layer.
+    """Turn what was prepared into int8 layers, in place; returns a row for each layer.
 
-    Raises ValueError for a model that is not prepared, and for observers that saw no data.
+    Raises ValueError for a model that is not prepared and has no layers with quantizers, which
+    need no observers, and for observers that saw no data.
     """
-    has_embeddings = any(_is_observed_embedding(module) for module in model.modules())
-    if not is_prepared(model) and not has_embeddings:
+    ready = any(_is_observed_embedding(m) or _has_quantizers(m) for m in model.modules())
+    prepared = is_prepared(model)
+    if not prepared and not ready:
         raise ValueError(
             "the model has no observers, and so no scales: prepared = lowbit.prepare(model), call "
             "it on batches of training data, then lowbit.convert(prepared, to='int8'); or "
@@ -38,7 +41,8 @@ def to_int8(model: nn.Module) -> list[Row]:
                 made[path] = one._replace(folded=[*folded.get(one.source, []), *one.folded])
     made |= _islands(model) | _embeddings(model)
     rows = [_row(name, one, before.get(one.source)) for name, one in made.items()]
-    return rows + [_left(name, module) for name, module in model.named_modules() if _stays(module)]
+    left = [(name, module) for name, module in model.named_modules() if _stays(module)]
+    return rows + [_left(name, module, prepared) for name, module in left]
 
 
 def _islands(model: nn.Module) -> dict[str, Made]:
@@ -60,6 +64,10 @@ def _is_observed_embedding(module: nn.Module) -> bool:
     return type(module) in EMBEDDINGS and own
 
 
+def _has_quantizers(module: nn.Module) -> bool:
+    return isinstance(module, QuantizedLayer) and module.weight_quantization is not None
+
+
 def _embeddings(model: nn.Module) -> dict[str, Made]:
     made = {}
     for name, table in list(model.named_modules()):
@@ -72,27 +80,34 @@ def _embeddings(model: nn.Module) -> dict[str, Made]:
 
 def _row(name: str, one: Made, before: tuple[str, int] | None) -> Row:
     kind, size = before or ("", 0)
-    layer = one.module.layer if isinstance(one.module, Island) else one.module
-    module: Any = layer
-    weighted_layer = hasattr(module, "_weight")
-    kernel = ("oneDNN" if kernels.available() else "reference") if weighted_layer else ""
-    after = stored_bytes(one.module)
-    bits = "8x8" if weighted_layer else ""
-    row = Row(name, kind, False, size, after, kernel, bits, one.output, one.folded)
-    row.int8 = True
+    row = Row(name, kind, False, size, size, output=one.output, folded=one.folded)
+    describe(row, one.module)
     return row
+
+
+def describe(row: Row, made: nn.Module) -> None:
+    """Say in a row that its layer became ``made``."""
+    module: Any = made.layer if isinstance(made, Island) else made
+    row.int8, row.bytes_after = True, stored_bytes(made)
+    if hasattr(module, "_weight"):
+        row.kernel = "oneDNN" if kernels.available() else "reference"
+        row.bits = "8x8"
 
 
 def _stays(module: nn.Module) -> bool:
     """Whether a module keeps weights in float that products are taken with."""
+    if isinstance(module, QuantizedLayer):
+        return False  # packing tells of these
     return weighted(module) is not None or isinstance(module, nn.RNNBase | nn.RNNCellBase)
 
 
-def _left(name: str, module: nn.Module) -> Row:
+def _left(name: str, module: nn.Module, prepared: bool) -> Row:
     size = stored_bytes(module)
     row = Row(name, type(module).__name__, False, size, size)
     if type(module) not in WEIGHTED and weighted(module) is None:
         row.why = "int8 only with scales chosen as it runs: lowbit.quantize_dynamic"
+    elif not prepared:
+        row.why = "its input has no scale: lowbit.prepare the model, and show it data"
     else:
         row.why = why_not(module) or "no qconfig that quantizes activations, or a float input"
     return row

@@ -8,7 +8,7 @@ from torch import nn
 
 from lowbit import nn as qnn
 
-_PLAIN: dict[type, type[nn.Module]] = {
+PLAIN: dict[type, type[nn.Module]] = {
     qnn.QLinear: nn.Linear,
     qnn.QConv1d: nn.Conv1d,
     qnn.QConv2d: nn.Conv2d,
@@ -27,8 +27,8 @@ def to_plain(model: nn.Module) -> None:
     Weights, hooks and names stay. A layer that cancels gradients stays while it trains.
     """
     for layer in model.modules():
-        if type(layer) in _PLAIN and _is_plain(layer):
-            layer.__class__ = _PLAIN[type(layer)]
+        if type(layer) in PLAIN and _is_plain(layer):
+            layer.__class__ = PLAIN[type(layer)]
 
 
 def _is_plain(layer: Any) -> bool:
