@@ -10,14 +10,11 @@ from torch import Tensor, nn
 
 import lowbit
 from experiments.recipes.classify import Classify
-from lowbit.nn.qat import freeze_bn_stats
 from lowbit.observers import disable_observer
 from lowbit.qconfig import QConfig
 
 LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-AVERAGED = {"range": "moving_average"}
 
 
 class QuantizationAware(Classify):
@@ -26,8 +23,8 @@ class QuantizationAware(Classify):
     input_quantization    quantizer of activations: one grid for all inputs, that is a range which
                           is averaged or learned
     weight_quantization   quantizer of weights, batch norms folded in
-    ends                  bits of the input and of the weights of the first and the last layer, by
-                          ``int_k``; None: quantized as the others
+    ends                  bits of the weights of the first and the last layer, and of what the
+                          first one reads and hands on, by ``int_k``; None: as the others
     freeze                share of the training after which the statistics of batch norms and the
                           ranges of activations stay as they are; 1: they never do
 
@@ -68,11 +65,10 @@ class QuantizationAware(Classify):
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         steps = self.trainer.estimated_stepping_batches
         if not self.frozen and self.freeze < 1 and self.global_step >= self.freeze * steps:
-            self.model.apply(freeze_bn_stats)
             self.model.apply(disable_observer)
             self.frozen = True
         if self.frozen:
-            # Those that are folded into no layer; validation has set them training again.
+            # At every step, since validation sets them training again.
             for module in self.model.modules():
                 if isinstance(module, NORMS):
                     module.eval()
@@ -83,9 +79,10 @@ def prepare(model: nn.Module, activation: Any, weight: Any, ends: int | None) ->
     qconfigs: dict[str, QConfig] = {"": QConfig(activation, weight)}
     if ends is not None:
         names = [name for name, module in model.named_modules() if isinstance(module, LAYERS)]
+        averaged = {"signed": False, "symmetric": False, "range": "moving_average"}
         fine = QConfig(
-            {"name": "int_k", "bits": ends, "signed": False, "symmetric": False, **AVERAGED},
+            {"name": "int_k", "bits": ends, **averaged},
             {"name": "int_k", "bits": ends, "per_channel": True},
         )
-        qconfigs |= dict.fromkeys((names[0], names[-1]), fine)
+        qconfigs |= dict.fromkeys(names[:1] + names[-1:], fine)
     return lowbit.prepare_qat(model.train(), qconfigs)
