@@ -39,7 +39,7 @@ def run(bench: Bench) -> Iterator[Figure]:
                 done.ratio(FLOAT, name),
                 "x float32",
                 *(None if goal is None else bench.goal(goal) for goal in goals),
-                note=f"{1e3 * done.median(name):.2f} ms, {1e3 * done.minimum(name):.2f} the fastest",
+                note=f"{1e3 * done.median(name):.2f} ms, least {1e3 * done.minimum(name):.2f}",
                 times=times,
             )
         for name, reason in absent.items():
