@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from torch import nn
 
 import lowbit
-from experiments import _build
+from experiments import _build, _packed
 from experiments._packed import agreement, ready, speed
 from lowbit.kernels import int8 as kernels
 
@@ -58,7 +58,7 @@ def compare(
 ) -> Comparison:
     """Convert a copy of ``trained``, and compare it on the test set and in time.
 
-    ``twin`` is a float model of the same layers, in channels-last for timing.
+    ``twin`` is the float network of its layers, for the time in channels-last.
     ``seconds`` go into each timing. After ``patience`` seconds no further batch of the test set
     is begun; ``figures["images"]`` of ``figures["test_images"]`` were compared.
 
@@ -106,10 +106,10 @@ def at_the_end(run: _build.Run, cfg: DictConfig) -> dict[str, Any]:
 
 
 def float_twin(run: _build.Run, cfg: DictConfig) -> nn.Module:
-    """The trained model itself, or where it trained for int8, the float one of its layers."""
-    if cfg.int8 != "qat":
-        return run.recipe.model
-    return _build.make_model(cfg, run.data, quantized=False)
+    """The float network of the trained one's layers."""
+    if cfg.int8 == "qat":
+        return _build.make_model(cfg, run.data, quantized=False)
+    return _packed.float_twin(run.recipe.model)
 
 
 def stored_bytes(model: nn.Module) -> int:

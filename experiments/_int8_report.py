@@ -14,13 +14,14 @@ from experiments._int8 import Comparison
 from experiments._report import byte_count, evaluation, figure
 from lowbit import quantizers
 
-TRAINED = {"static": "float", "dynamic": "float", "qat": "fake-quantized"}
-
 
 def show(comparison: Comparison) -> None:
     """Print the table of trained, float and int8, and what became of the layers."""
     Console().print(_table(comparison.figures))
-    print("float channels-last: the float network, for its time. The three take turns; medians.")
+    print(
+        "trained: in evaluation, its quantizers in float. float: without quantizers, in\n"
+        "channels-last. The three take turns; times are medians."
+    )
     if comparison.report is not None:
         print(f"\n{comparison.report}")
 
@@ -33,7 +34,7 @@ def _table(figures: dict[str, Any]) -> Table:
         title_justify="left",
     )
     table.add_column("")
-    for name in (TRAINED[figures["mode"]], "float channels-last", "int8"):
+    for name in ("trained", "float", "int8"):
         table.add_column(name, justify="right")
     right, int8_right = figures["correct"], figures["correct_int8"]
     table.add_row("test images predicted right", f"{right:,}", "", f"{int8_right:,}")

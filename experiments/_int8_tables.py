@@ -9,7 +9,7 @@ from typing import Any
 TITLES = {
     "static": (
         "Static int8 after training",
-        "Ranges of activations from training images. Accuracy: float / int8.",
+        "Ranges of activations from training images. Accuracy: trained / int8.",
     ),
     "qat": (
         "int8 by quantization-aware training",
@@ -19,10 +19,10 @@ TITLES = {
     ),
     "dynamic": (
         "Dynamic int8",
-        "Weights quantized beforehand, activations as the network runs. Accuracy: float / int8.",
+        "Weights quantized beforehand, activations as the network runs. Accuracy: trained / int8.",
     ),
 }
-SPEED = "Images per second: {}float channels-last / int8."
+SPEED = "Images per second: {}float in channels-last / int8."
 
 
 def tables(folder: Path) -> list[str]:
@@ -37,7 +37,7 @@ def tables(folder: Path) -> list[str]:
             chosen.sort(key=lambda record: -record["bits"]["weight"])
         floats = {record["checkpoint"]: _accuracy(record, "correct") for record in records}
         rows = [_row(record, floats) for record in chosen]
-        speed = SPEED.format("" if mode == "qat" else "float as trained / ")
+        speed = SPEED.format("" if mode == "qat" else "trained / ")
         lines += [
             "",
             f"## {title}",

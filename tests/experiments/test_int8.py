@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,16 @@ def test_eval_of_static_int8_writes_a_record_and_a_row(run, int8_eval, tmp_path,
     assert (record["experiment"], record["trained"]["epochs"]) == ("test", 2)
     assert len(record["report"]["layers"]) == 7
     assert "| test, seed 0 | " in table(tmp_path / "out")
+
+
+def test_a_binary_network_goes_to_bits_and_int8_beside_its_float_twin(run, int8_eval, capsys):
+    words = ("model=mlp", "model.hidden=[256,256]", "quantizer=binary", "int8=static")
+    int8 = run(*words, "packed=false", "debug=quick")["int8"]
+    assert 3 * int8["bytes_int8"] < int8["bytes"]
+    int8_eval("int8=static")
+    said = capsys.readouterr().out
+    assert re.search(r"layers.4 +QLinear +\w+ +1x1", said), said
+    assert re.search(r"layers.7 +Linear +\w+ +8x8", said), said
 
 
 def test_dynamic_int8_needs_no_data(run):
