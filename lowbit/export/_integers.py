@@ -26,6 +26,7 @@ from lowbit.functional.int8 import (
     pool,
     resize,
 )
+from lowbit.kernels import int8 as kernels
 
 INT32_MAX = 2**31 - 1
 
@@ -49,6 +50,28 @@ def handles(*targets: str | tuple[ModuleType, str]) -> Callable[[Handler], Handl
 
 
 # Into integers, and out of them.
+
+
+@handles((kernels, "quantize"))
+def quantize_with_one_scale(
+    g: Recorder,
+    y: Tensor,
+    x: Any,
+    scale: float,
+    zero_point: int,
+    dtype: Any,
+    channels_last: bool = False,
+) -> str:
+    """clamp(round(x / scale) + zero_point)."""
+    return quantized(g, x, scale, zero_point, y.dtype)
+
+
+@handles((kernels, "dequantize"))
+def dequantize_with_one_scale(
+    g: Recorder, y: Tensor, values: Tensor, scale: float, zero_point: int
+) -> str:
+    """(values - zero_point) * scale."""
+    return real(g, values, scale, zero_point)
 
 
 @handles((int8, "quantize"))
@@ -286,31 +309,33 @@ def qlinear(
     w_scales: Tensor,
     w_zero_points: Tensor | None,
     bias: Tensor | None,
-    *end: Any,
+    scale: float,
+    zero_point: int,
+    dtype: torch.dtype,
+    relu: bool,
+    residual: Tensor | None = None,
+    residual_scale: float = 1.0,
+    residual_zero_point: int = 0,
+    packed: Tensor | None = None,
 ) -> str:
     """Gemm of real numbers, over a matrix of all rows where there are more axes."""
     rows: Any = x if x.ndim == 2 else g.reshaped(x, (-1, x.shape[-1]))
-    w, b, later = weight_and_bias(g, x_scale, weight, w_scales, w_zero_points, bias)
-    made = g.node("Gemm", real(g, rows, x_scale, x_zero_point, x.dtype), w, b, transB=1)
-    scale, zero_point, dtype, relu, residual, *its = end
     if residual is not None and x.ndim != 2:
         name = g.reshaped(residual, (-1, y.shape[-1]))
         residual = residual.reshape(-1, y.shape[-1])
         g.bind(residual, name)
-    made = _plus(g, made, later, 0)
-    made = finished(g, made, scale, zero_point, dtype, relu, residual, *its)
-    return made if x.ndim == 2 else g.reshaped(made, _free_first(y))
+    w, b, later = weight_and_bias(g, x_scale, weight, w_scales, w_zero_points, bias)
+    made = g.node("Gemm", real(g, rows, x_scale, x_zero_point, x.dtype), w, b, transB=1)
+    end = (scale, zero_point, dtype, relu, residual, residual_scale, residual_zero_point)
+    made = finished(g, _plus(g, made, later, 0), *end)
+    # The first length follows from the others.
+    return made if x.ndim == 2 else g.reshaped(made, (-1, *y.shape[1:]))
 
 
 def _plus(g: Recorder, y: str, bias: Tensor | None, axes: int) -> str:
     if bias is None:
         return y
     return g.node("Add", y, g.constant_of(bias.reshape(-1, *[1] * axes), "bias"))
-
-
-def _free_first(y: Tensor) -> tuple[int, ...]:
-    """The shape of y with its first length left to follow from the others."""
-    return (-1, *y.shape[1:])
 
 
 # Arithmetic of two tensors.
@@ -328,6 +353,7 @@ def _binary(op: str, relu: bool = False) -> Handler:
         b_zero_point: int,
         scale: float,
         zero_point: int,
+        relu: bool = relu,
     ) -> str:
         pair = (real(g, a, a_scale, a_zero_point), real(g, b, b_scale, b_zero_point))
         return quantized(g, g.node(op, *pair), scale, zero_point, y.dtype, relu)
@@ -335,14 +361,14 @@ def _binary(op: str, relu: bool = False) -> Handler:
     return handler
 
 
-handles((arithmetic, "add"))(_binary("Add"))
+handles((arithmetic, "add"), (kernels, "add"))(_binary("Add"))
 handles((arithmetic, "add_relu"))(_binary("Add", relu=True))
-handles((arithmetic, "mul"))(_binary("Mul"))
+handles((arithmetic, "mul"), (kernels, "mul"))(_binary("Mul"))
 handles((arithmetic, "mul_relu"))(_binary("Mul", relu=True))
 handles((arithmetic, "matmul"))(_binary("MatMul"))
 
 
-@handles((arithmetic, "cat"))
+@handles((arithmetic, "cat"), (kernels, "cat"))
 def cat(
     g: Recorder,
     y: Tensor,
@@ -414,6 +440,25 @@ def max_pool(
         dilations=pool.each_axis(dilation, axes),
         ceil_mode=int(ceil_mode),
     )
+
+
+@handles((kernels, "max_pool2d"))
+def max_pool2d(g: Recorder, y: Tensor, values: Tensor, *rest: Any, **named: Any) -> str:
+    return max_pool(g, y, values, 2, *rest, **named)
+
+
+@handles((kernels, "avg_pool2d"))
+def avg_pool2d(
+    g: Recorder, y: Tensor, values: Tensor, zero_point: int, *rest: Any, **named: Any
+) -> str:
+    return avg_pool(g, y, values, zero_point, 2, *rest, **named)
+
+
+@handles((kernels, "adaptive_avg_pool2d"))
+def adaptive_avg_pool2d(
+    g: Recorder, y: Tensor, values: Tensor, zero_point: int, output_size: Any
+) -> str:
+    return adaptive_avg_pool(g, y, values, zero_point, 2, output_size)
 
 
 def _check_batch(name: str, values: Tensor, axes: int) -> None:

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from lowbit import export
+import lowbit
+from lowbit import export, models
 from lowbit.nn import quantized as nnq
 from lowbit.nn.quantized import functional as qF
 from tests.nn.quantized._models import normal, weighted
@@ -345,3 +346,44 @@ def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "onnx", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "lowbit\[onnx\]"'):
         export.onnx(nn.ReLU(), normal(2, 3))
+
+
+def statistics(model: nn.Module) -> nn.Module:
+    """Batch norms that change what they see."""
+    generator = torch.Generator().manual_seed(3)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1, generator=generator)
+            module.running_var.uniform_(0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+CONVERTED = {
+    "LeNet": (lambda: models.LeNet(), (1, 28, 28)),
+    "VGGSmall": (lambda: models.VGGSmall(width=8, order="bn_pool"), (3, 32, 32)),
+    "ResNet18": (lambda: models.ResNet18(width=8), (3, 32, 32)),
+}
+
+
+@pytest.mark.parametrize("name", CONVERTED)
+def test_a_converted_model_gives_the_same_answers_by_integer_kernels(name, tmp_path):
+    torch.manual_seed(0)
+    make, shape = CONVERTED[name]
+    prepared = lowbit.prepare(statistics(make()), example=normal(2, *shape))
+    for seed in range(3):
+        prepared(normal(8, *shape, seed=seed))
+    model, _ = lowbit.convert(prepared, to="int8")
+    x = normal(32, *shape, seed=9)
+    with torch.no_grad():
+        expected = model(x)
+    for fused_adds in (True, False):
+        proto = export.onnx(model, x[:2], fused_adds=fused_adds)
+        (y,) = _runtime.run(proto, x)
+        assert (y.argmax(1) == expected.argmax(1)).float().mean() >= 31 / 32
+        error = (y - expected).square().mean().sqrt() / expected.std()
+        assert error < (0.02 if fused_adds else 0.1)
+    found = _runtime.kernels(proto, tmp_path)
+    floats = [node.op_type for node in proto.graph.node].count("Conv")
+    assert found.count("QLinearConv") == floats > 1
+    assert "Conv" not in found
+    assert "FusedConv" not in found
