@@ -7,6 +7,7 @@ from torch import Tensor
 
 from lowbit.functional import int8
 from lowbit.functional.int8.dtypes import plain_dtype
+from lowbit.kernels import int8 as kernels
 from lowbit.qtensor._qtensor import QTensor
 
 
@@ -26,7 +27,7 @@ def quantize_per_tensor(
         scale = scale.item()
     if isinstance(zero_point, Tensor):
         zero_point = int(zero_point.item())
-    return QTensor(int8.quantize(x, scale, zero_point, dtype), scale, zero_point)
+    return QTensor(kernels.quantize(x, scale, zero_point, dtype), scale, zero_point)
 
 
 def quantize_per_channel(

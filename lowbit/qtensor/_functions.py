@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lowbit.functional.int8 import activations, pool, resize
+from lowbit.kernels import int8 as kernels
 from lowbit.qtensor._qtensor import FUNCTIONS, QTensor
 
 # torch.flatten(q, 1) is q.flatten(1).
@@ -149,6 +150,8 @@ def max_pool(axes: int) -> Callable[..., QTensor]:
             max_pool_with_indices()
         x.q_scale()  # of channels, the greatest integer is not the greatest number
         args = (kernel_size, stride, padding, dilation, ceil_mode)
+        if axes == 2:
+            return x.with_values(kernels.max_pool2d(x.values, *args))
         return x.with_values(pool.max_pool(x.values, axes, *args))
 
     return function
@@ -162,6 +165,8 @@ def avg_pool(axes: int) -> Callable[..., QTensor]:
     """``F.avg_pool1d``, ``2d`` or ``3d``."""
 
     def function(x: QTensor, *args: Any, **kwargs: Any) -> QTensor:
+        if axes == 2:
+            return x.with_values(kernels.avg_pool2d(x.values, x.q_zero_point(), *args, **kwargs))
         return x.with_values(pool.avg_pool(x.values, x.q_zero_point(), axes, *args, **kwargs))
 
     return function
@@ -171,7 +176,10 @@ def adaptive_avg_pool(axes: int) -> Callable[..., QTensor]:
     """``F.adaptive_avg_pool1d``, ``2d`` or ``3d``."""
 
     def function(x: QTensor, output_size: Any) -> QTensor:
-        values = pool.adaptive_avg_pool(x.values, x.q_zero_point(), axes, output_size)
+        if axes == 2:
+            values = kernels.adaptive_avg_pool2d(x.values, x.q_zero_point(), output_size)
+        else:
+            values = pool.adaptive_avg_pool(x.values, x.q_zero_point(), axes, output_size)
         return x.with_values(values)
 
     return function

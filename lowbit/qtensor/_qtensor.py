@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lowbit.functional import int8
+from lowbit.kernels import int8 as kernels
 from lowbit.qtensor._axis import axis_after_reshape, normal_axis
 from lowbit.qtensor._index import index_channels
 
@@ -72,6 +73,8 @@ class QTensor:
 
     def dequantize(self) -> Tensor:
         """The real numbers, in float32."""
+        if self.axis is None:
+            return kernels.dequantize(self.values, self.q_scale(), self.q_zero_point())
         return int8.dequantize(self.values, self.scale, self.zero_point, self.axis)
 
     def q_scale(self) -> float:

@@ -12,7 +12,7 @@ import torch
 from lowbit.functional.int8 import dynamic, dynamic_qparams, quantize, recurrent
 from lowbit.functional.int8.dynamic import Matrix
 from lowbit.kernels import int8_dynamic
-from lowbit.kernels.int8_dynamic import _available, _packed, _products
+from lowbit.kernels.int8_dynamic import _available, _ops, _packed, _products
 
 fast = pytest.mark.skipif(not int8_dynamic.available(), reason="no exact int8 products here")
 
@@ -171,7 +171,7 @@ def test_where_torch_has_int_mm_it_is_found_exact():
 @fast
 def test_a_packed_weight_dies_with_the_weight():
     weight = matrix(4, 5)
-    int8_dynamic.linear(draw(2, 5), weight)
+    _ops.project(draw(2, 5), weight)
     key, alive = id(weight.values), weakref.ref(weight.values)
     assert key in _packed._kept
     del weight
@@ -197,6 +197,7 @@ from lowbit.functional.int8 import dynamic
 from lowbit.functional.int8.dynamic import Matrix
 from lowbit.kernels import int8_dynamic
 from lowbit.kernels.int8_dynamic._available import int_mm_available
+from lowbit.kernels.int8_dynamic._ops import project
 assert not int8_dynamic.available()
 assert not int_mm_available()
 weight = Matrix(torch.full((16, 64), 127).char(), torch.tensor(0.5).double(), torch.tensor(0), None)
@@ -204,8 +205,9 @@ x = torch.linspace(0, 1, 128).reshape(2, 64)
 with warnings.catch_warnings(record=True) as found:
     warnings.simplefilter("always")
     for _ in range(2):
-        y = int8_dynamic.linear(x, weight, False)
+        y = project(x, weight, False)
 assert torch.equal(y, dynamic.linear(x, weight, False))
+assert torch.equal(y, int8_dynamic.linear(x, weight, False))
 assert sum("plain torch here" in str(w.message) for w in found) == 1, found
 """
 

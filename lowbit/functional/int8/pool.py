@@ -52,19 +52,7 @@ def _max_along(
     torch pools integers slowly, and not in every dtype, layout and size.
     """
     size, reach = values.shape[axis], dilation * (kernel - 1)
-    if kernel < 1 or stride < 1 or dilation < 1 or padding < 0:
-        raise ValueError(
-            f"kernel {kernel}, stride {stride} and dilation {dilation} must be at least 1, and "
-            f"padding {padding} at least 0"
-        )
-    if 2 * padding > kernel:
-        raise ValueError(f"padding {padding} is more than half of the kernel, {kernel}")
-    room = size + 2 * padding - reach - 1
-    count = (-(-room // stride) if ceil else room // stride) + 1
-    if ceil and (count - 1) * stride >= size + padding:
-        count -= 1  # the last window would begin in the padding
-    if count < 1:
-        raise ValueError(f"a window of {reach + 1} does not fit {size} with padding {padding}")
+    count = windows(size, kernel, stride, padding, dilation, ceil)
     end = (count - 1) * stride + 1
     if padding or end + reach > size:
         sides = [0] * (2 * (-axis - 1)) + [padding, max(end + reach - size - padding, 0)]
@@ -74,6 +62,27 @@ def _max_along(
     for start in range(dilation, reach + 1, dilation):
         best = torch.maximum(best, values[(..., slice(start, start + end, stride), *after)])
     return best.clone() if kernel == 1 else best
+
+
+def windows(
+    size: int, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool
+) -> int:
+    """How many windows an axis has; ValueError for sizes that ``max_pool`` does not take."""
+    if kernel < 1 or stride < 1 or dilation < 1 or padding < 0:
+        raise ValueError(
+            f"kernel {kernel}, stride {stride} and dilation {dilation} must be at least 1, and "
+            f"padding {padding} at least 0"
+        )
+    if 2 * padding > kernel:
+        raise ValueError(f"padding {padding} is more than half of the kernel, {kernel}")
+    reach = dilation * (kernel - 1)
+    room = size + 2 * padding - reach - 1
+    count = (-(-room // stride) if ceil_mode else room // stride) + 1
+    if ceil_mode and (count - 1) * stride >= size + padding:
+        count -= 1  # the last window would begin in the padding
+    if count < 1:
+        raise ValueError(f"a window of {reach + 1} does not fit {size} with padding {padding}")
+    return count
 
 
 def avg_pool(

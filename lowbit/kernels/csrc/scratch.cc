@@ -7,7 +7,7 @@ namespace lowbit {
 namespace {
 
 struct Slots {
-  static constexpr int kCount = 8;
+  static constexpr int kCount = 16;
   void* memory[kCount] = {};
   size_t size[kCount] = {};
   ~Slots() {

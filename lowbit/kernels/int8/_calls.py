@@ -11,7 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lowbit.functional.int8.epilogue import check_scales
+from lowbit.functional.int8.linear import check_shapes
 from lowbit.kernels.int8._ops import register
+from lowbit.kernels.int8._tiles import tiles
 
 _library = register()
 
@@ -33,11 +36,20 @@ def linear(
     residual_zero_point: int = 0,
 ) -> Tensor:
     """``lowbit.functional.int8.linear.linear``, the same bits, by the fastest kernel here."""
-    return torch.ops.lowbit.qlinear.default(
+    arguments = (
         *(x, x_scale, x_zero_point, weight, *_vectors(weight, w_scales, w_zero_points), bias),
         *(out_scale, out_zero_point, out_dtype, relu),
         *(residual, residual_scale, residual_zero_point),
     )
+    if torch.compiler.is_compiling():
+        return torch.ops.lowbit.qlinear.default(*arguments)
+    try:
+        return torch.ops.lowbit.qlinear.default(*arguments, tiles(weight))
+    except RuntimeError:
+        # The words, and the kinds, of the specification's errors.
+        check_shapes(x, weight, w_scales, w_zero_points, bias, out_dtype, residual)
+        check_scales(x, x_scale, x_zero_point, *arguments[7:10], *arguments[11:])
+        raise
 
 
 def conv(

@@ -28,7 +28,7 @@ _OPERANDS = (
 _OUT = "float out_scale, int out_zero_point, ScalarType out_dtype, bool relu"
 _RESIDUAL = ", Tensor? residual, float residual_scale, int residual_zero_point"
 SCHEMAS = {
-    "qlinear": _OPERANDS + _OUT + _RESIDUAL + ") -> Tensor",
+    "qlinear": _OPERANDS + _OUT + _RESIDUAL + ", Tensor? packed=None) -> Tensor",
     "qconv": _OPERANDS
     + "int[] stride, int[] padding, int[] dilation, int groups, "
     + _OUT
@@ -41,16 +41,24 @@ SCHEMAS = {
 }
 
 
+# Whether qlinear is lowbit's own, which needs no packed weights and no VNNI.
+COMPILED = hasattr(torch.ops.lowbit, "qlinear")
+
+
 def register() -> torch.library.Library:
-    """Define the operators, their kernels and fakes; they live as long as what is returned."""
+    """Define the operators, their kernels and fakes; they live as long as what is returned.
+
+    ``qlinear`` is compiled where there is a compiled library.
+    """
     library = torch.library.Library("lowbit", "FRAGMENT")
     for name, kernel, fake in (
         ("qlinear", qlinear, fake_qlinear),
         ("qconv", qconv, fake_qconv),
         ("qconv_transpose", qconv_transpose, fake_qconv_transpose),
     ):
-        library.define(name + SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
-        library.impl(name, kernel, "CPU")
+        if not (name == "qlinear" and COMPILED):
+            library.define(name + SCHEMAS[name], tags=(torch.Tag.pt2_compliant_tag,))
+            library.impl(name, kernel, "CPU")
         torch.library.register_fake(f"lowbit::{name}", fake, lib=library)
     return library
 
@@ -70,18 +78,19 @@ def qlinear(
     residual: Tensor | None,
     residual_scale: float,
     residual_zero_point: int,
+    packed: Tensor | None = None,
 ) -> Tensor:
     """``lowbit.functional.int8.linear``, by oneDNN where it can."""
     check_shapes(x, weight, w_scales, w_zero_points, bias, out_dtype, residual)
     out = (out_scale, out_zero_point, out_dtype)
     added = (residual, residual_scale, residual_zero_point)
     check_scales(x, x_scale, x_zero_point, *out, *added)
-    packed = _packed(x, weight, w_zero_points)
-    if packed is None:
+    found = _packed(x, weight, w_zero_points)
+    if found is None:
         weights = (weight, w_scales, w_zero_points, bias)
         y = linear_specification.linear(x, x_scale, x_zero_point, *weights, *out, relu, *added)
         return y.contiguous()
-    return _onednn.linear(x, x_scale, x_zero_point, packed, w_scales, bias, *out, relu, *added)
+    return _onednn.linear(x, x_scale, x_zero_point, found, w_scales, bias, *out, relu, *added)
 
 
 def qconv(
@@ -177,6 +186,7 @@ def fake_qlinear(
     residual: Tensor | None,
     residual_scale: float,
     residual_zero_point: int,
+    packed: Tensor | None = None,
 ) -> Tensor:
     check_shapes(x, weight, w_scales, w_zero_points, bias, out_dtype, residual)
     return x.new_empty(output_shape(x, weight), dtype=out_dtype)

@@ -11,26 +11,35 @@ from lowbit.functional.int8 import dynamic, recurrent
 from lowbit.functional.int8.conv import ConvLayout
 from lowbit.functional.int8.dynamic import Matrix
 from lowbit.kernels import int8
+from lowbit.kernels.int8._tiles import tiles
 from lowbit.kernels.int8_dynamic import _packed, _products
 from lowbit.kernels.int8_dynamic._available import int_mm_available, ready
 
 _MATRIX = "Tensor {0}, Tensor? {0}_scale, Tensor? {0}_zero_point, Tensor? {0}_bias"
 _SCHEMAS = {
-    "qlinear_dynamic": f"Tensor x, {_MATRIX.format('weight')}, bool reduce_range, bool relu",
+    "qlinear_dynamic": f"Tensor x, {_MATRIX.format('weight')}, bool reduce_range, bool relu, "
+    "Tensor? packed=None",
     "qconv_dynamic": (
         f"Tensor x, {_MATRIX.format('weight')}, int[] stride, int[] padding, int[] dilation, "
         "int groups, int[]? output_padding, bool reduce_range"
     ),
     "qrecurrent_dynamic": (
         f"Tensor x, Tensor? batch_sizes, Tensor[] state, {_MATRIX.format('ih')}, "
-        f"{_MATRIX.format('hh')}, str gates, bool reverse, bool reduce_range"
+        f"{_MATRIX.format('hh')}, str gates, bool reverse, bool reduce_range, "
+        "Tensor? ih_packed=None, Tensor? hh_packed=None"
     ),
 }
 
 
 def linear(x: Tensor, weight: Matrix, reduce_range: bool = True, relu: bool = False) -> Tensor:
     """``lowbit.functional.int8.dynamic.linear``."""
-    return torch.ops.lowbit.qlinear_dynamic.default(x, *weight, reduce_range, relu)
+    if weight.scale is None:  # float16, of which nothing is quantized
+        return dynamic.linear(x, weight, reduce_range, relu)
+    if x.dtype != torch.float32:
+        return linear(x.float(), weight, reduce_range, relu).to(x.dtype)
+    return torch.ops.lowbit.qlinear_dynamic.default(
+        x, *weight, reduce_range, relu, tiles(weight.values)
+    )
 
 
 def conv(x: Tensor, weight: Matrix, layout: ConvLayout, reduce_range: bool = True) -> Tensor:
@@ -52,9 +61,13 @@ def layer(
     reduce_range: bool = True,
 ) -> tuple[Tensor, ...]:
     """``lowbit.functional.int8.recurrent.layer``; x and states float32."""
+    if ih.scale is None or hh.scale is None:
+        run = functools.partial(linear, reduce_range=reduce_range)
+        return recurrent.layer(gates, x, batch_sizes, state, ih, hh, reverse, run)
     return tuple(
         torch.ops.lowbit.qrecurrent_dynamic.default(
-            x, batch_sizes, state, *ih, *hh, gates, reverse, reduce_range
+            *(x, batch_sizes, state, *ih, *hh, gates, reverse, reduce_range),
+            *(tiles(ih.values), tiles(hh.values)),
         )
     )
 
@@ -81,6 +94,7 @@ def _linear(
     bias: Tensor | None,
     reduce_range: bool,
     relu: bool,
+    packed: Tensor | None = None,
 ) -> Tensor:
     return project(x, Matrix(weight, scale, zero_point, bias), reduce_range, relu)
 
@@ -154,6 +168,8 @@ def _recurrent(
     gates: str,
     reverse: bool,
     reduce_range: bool,
+    ih_packed: Tensor | None = None,
+    hh_packed: Tensor | None = None,
 ) -> list[Tensor]:
     y = recurrent.layer(
         gates,
@@ -182,8 +198,10 @@ for _name, _run, _shape in (
     ("qrecurrent_dynamic", _recurrent, _recurrent_shape),
 ):
     _several = "[]" if _name == "qrecurrent_dynamic" else ""
-    _library.define(
-        f"{_name}({_SCHEMAS[_name]}) -> Tensor{_several}", tags=(torch.Tag.pt2_compliant_tag,)
-    )
+    # Where lowbit is compiled, two of them are, for the processor.
+    if not hasattr(torch.ops.lowbit, _name):
+        _library.define(
+            f"{_name}({_SCHEMAS[_name]}) -> Tensor{_several}", tags=(torch.Tag.pt2_compliant_tag,)
+        )
     _library.impl(_name, _run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"lowbit::{_name}", _shape, lib=_library)

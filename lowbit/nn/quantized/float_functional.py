@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lowbit.functional.int8 import arithmetic
+from lowbit.kernels import int8 as kernels
 from lowbit.nn.quantized._inputs import quantized
 from lowbit.nn.quantized._observed import output_limits, output_qparams
 from lowbit.nn.quantized._output import OutputScale
@@ -107,34 +108,35 @@ class QFunctional(OutputScale):
         """RuntimeError: call one of the operations by its name."""
         _no_forward(self)
 
-    def _binary(self, operation: Callable[..., Tensor], x: QTensor, y: QTensor) -> QTensor:
-        name = f"QFunctional.{operation.__name__}"
+    def _binary(
+        self, name: str, operation: Callable[..., Tensor], x: QTensor, y: QTensor, *options: bool
+    ) -> QTensor:
         x, y = quantized(x, name), quantized(y, name)
         values = operation(
-            *(x.values, x.q_scale(), x.q_zero_point(), y.values, y.q_scale(), y.q_zero_point()),
-            *(self.scale, self.zero_point),
+            *(x.values, x.scale, x.zero_point, y.values, y.scale, y.zero_point),
+            *(self._scale, self._zero_point, *options),
         )
         return self._result(values)
 
     def _result(self, values: Tensor) -> QTensor:
-        y = self._limited(QTensor(values, self.scale, self.zero_point))
+        y = self._limited(QTensor(values, self._scale, self._zero_point))
         return self.activation_post_process(y)
 
     def add(self, x: QTensor, y: QTensor) -> QTensor:
         """round((x + y) / scale) + zero_point, of the real numbers."""
-        return self._binary(arithmetic.add, x, y)
+        return self._binary("QFunctional.add", kernels.add, x, y)
 
     def add_relu(self, x: QTensor, y: QTensor) -> QTensor:
         """``add``, and nothing below the zero point."""
-        return self._binary(arithmetic.add_relu, x, y)
+        return self._binary("QFunctional.add_relu", kernels.add, x, y, True)
 
     def mul(self, x: QTensor, y: QTensor) -> QTensor:
         """round(x * y / scale) + zero_point, of the real numbers."""
-        return self._binary(arithmetic.mul, x, y)
+        return self._binary("QFunctional.mul", kernels.mul, x, y)
 
     def matmul(self, x: QTensor, y: QTensor) -> QTensor:
         """The matrix product x @ y, summed exactly and quantized once."""
-        return self._binary(arithmetic.matmul, x, y)
+        return self._binary("QFunctional.matmul", arithmetic.matmul, x, y)
 
     def add_scalar(self, x: QTensor, y: float) -> QTensor:
         """x + y: the zero point moves, and the scale where the dtype does not hold it."""
@@ -149,7 +151,7 @@ class QFunctional(OutputScale):
     def cat(self, x: Sequence[QTensor], dim: int = 0) -> QTensor:
         """The tensors one after the other along ``dim``, each brought to one scale."""
         x = [quantized(part, "QFunctional.cat") for part in x]
-        values = arithmetic.cat(
+        values = kernels.cat(
             [part.values for part in x],
             [part.q_scale() for part in x],
             [part.q_zero_point() for part in x],

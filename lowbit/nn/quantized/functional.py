@@ -263,6 +263,8 @@ def _max_pool(
         return function(input, kernel_size, stride, padding, dilation, ceil_mode)
     x = quantized(input, f"max_pool{axes}d")
     sizes = (kernel_size, stride or None, padding, dilation)
+    if axes == 2:
+        return x.with_values(kernels.max_pool2d(x.values, *sizes, ceil_mode))
     return x.with_values(pool.max_pool(x.values, axes, *sizes, ceil_mode))
 
 
@@ -303,6 +305,8 @@ def _avg_pool(
 ) -> QTensor:
     x = quantized(input, f"avg_pool{axes}d")
     sizes = (kernel_size, stride or None, *rest)
+    if axes == 2:
+        return x.with_values(kernels.avg_pool2d(x.values, x.q_zero_point(), *sizes))
     return x.with_values(pool.avg_pool(x.values, x.q_zero_point(), axes, *sizes))
 
 
@@ -319,6 +323,8 @@ def adaptive_avg_pool3d(input: QTensor, output_size: Any) -> QTensor:
 def _adaptive_avg_pool(axes: int, input: QTensor, output_size: Any) -> QTensor:
     x = quantized(input, f"adaptive_avg_pool{axes}d")
     size = tuple(output_size) if isinstance(output_size, Sequence) else output_size
+    if axes == 2:
+        return x.with_values(kernels.adaptive_avg_pool2d(x.values, x.q_zero_point(), size))
     return x.with_values(pool.adaptive_avg_pool(x.values, x.q_zero_point(), axes, size))
 
 

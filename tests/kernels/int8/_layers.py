@@ -12,6 +12,7 @@ from torch import Tensor
 from lowbit.functional.int8 import conv as conv_specification
 from lowbit.functional.int8 import linear as linear_specification
 from lowbit.kernels import int8
+from lowbit.kernels.int8 import _calls, _ops
 
 DTYPES = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
 SPECIFICATIONS: dict[str, Callable[..., Tensor]] = {
@@ -26,6 +27,32 @@ KERNELS: dict[str, Callable[..., Tensor]] = {
 }
 
 
+def linear_by_onednn(
+    x: Tensor,
+    x_scale: float,
+    x_zero_point: int,
+    weight: Tensor,
+    w_scales: float | Tensor,
+    w_zero_points: int | Tensor | None = None,
+    bias: Tensor | None = None,
+    out_scale: float = 1.0,
+    out_zero_point: int = 0,
+    out_dtype: torch.dtype = torch.uint8,
+    relu: bool = False,
+    residual: Tensor | None = None,
+    residual_scale: float = 1.0,
+    residual_zero_point: int = 0,
+) -> Tensor:
+    """What runs where lowbit has no compiled library."""
+    weights = (weight, *_calls._vectors(weight, w_scales, w_zero_points), bias)
+    out = (out_scale, out_zero_point, out_dtype, relu)
+    added = (residual, residual_scale, residual_zero_point)
+    return _ops.qlinear(x, x_scale, x_zero_point, *weights, *out, *added)
+
+
+BY_ONEDNN = KERNELS | {"linear": linear_by_onednn}
+
+
 class Layer(NamedTuple):
     kind: str
     arguments: dict[str, Any]
@@ -35,6 +62,10 @@ class Layer(NamedTuple):
 
     def found(self) -> Tensor:
         return KERNELS[self.kind](**self.arguments)
+
+    def by_onednn(self) -> Tensor:
+        """By oneDNN also where lowbit's own kernel would be taken."""
+        return BY_ONEDNN[self.kind](**self.arguments)
 
     def but(self, **others: Any) -> Layer:
         return Layer(self.kind, self.arguments | others)

@@ -37,7 +37,7 @@ def test_the_drawn_layers_are_computed_by_onednn(monkeypatch):
         if (zero := layer.arguments["w_zero_points"]) is None or not torch.as_tensor(zero).any()
     ]
     for layer in layers:
-        layer.found()
+        layer.by_onednn()
     assert len(calls) == len(symmetric) > 30
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from lowbit.functional.int8 import recurrent
 from lowbit.kernels import int8_dynamic
 from lowbit.nn.quantized.dynamic._base import DynamicLayer
 from lowbit.nn.quantized.dynamic._observe import (
@@ -91,10 +89,12 @@ class RNNCellBase(DynamicLayer):
 
     def _step(self, gates: str, x: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self._check(x, states)
-        project = functools.partial(int8_dynamic.linear, reduce_range=self.reduce_range)
         real = tuple(state.float() for state in states)
         matrices = (self.ih.matrix(), self.hh.matrix())
-        after = recurrent.cell(gates, x.float(), real, *matrices, project)
+        # A layer of one step.
+        after = int8_dynamic.layer(
+            gates, x.float().unsqueeze(0), None, real, *matrices, reduce_range=self.reduce_range
+        )[1:]
         return tuple(state.to(x.dtype) for state in after)
 
     def _first(self, x: Tensor, hx: Tensor | None) -> tuple[Tensor]:
