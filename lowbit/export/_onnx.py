@@ -42,8 +42,9 @@ def onnx(
 
     Operators of ONNX's own set 21 alone. Weights are int8 and their scales as in the model.
     Biases become int32 with the scale of the sums, which an integer kernel adds them to: they
-    move by half of that at most. Fewer bits than 8 are a Clip of the integers. Under the same
-    arithmetic the file gives the model's integers but for ties of rounding.
+    move by half of that at most (``integer_biases`` is the model with such). Fewer bits than 8
+    are a Clip of the integers. The integers are those of the model but for ties of rounding, and
+    what the biases moved over one.
 
     Raises ModuleNotFoundError without the package onnx, NotImplementedError for what ONNX has no
     operator for, and ValueError where the model's arithmetic depends on the size of the batch.

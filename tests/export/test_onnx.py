@@ -387,3 +387,28 @@ def test_a_converted_model_gives_the_same_answers_by_integer_kernels(name, tmp_p
     assert found.count("QLinearConv") == floats > 1
     assert "Conv" not in found
     assert "FusedConv" not in found
+
+
+def test_with_integer_biases_the_file_gives_lowbits_own_integers():
+    model, x = Between(weighted(nnq.Conv2d(8, 12, 3))), normal(50, 8, 11, 9)
+    x = model.quantize(x).dequantize()
+    rounded = export.integer_biases(model, x[:1])
+    (y,) = _runtime.run(export.onnx(model, x[:2]), x)
+    steps = ((y - model(x)) / model.layer.scale).round().abs()
+    assert 20 < steps.sum() < 200
+    steps = ((y - rounded(x)) / model.layer.scale).round().abs()
+    assert steps.sum() <= 8  # of 37800: ties, and sums of floats beside them
+    # A copy: half a step of the sums, where the weights' scales differ by channel.
+    step = model.layer.weight().scale * model.quantize.scale
+    moved = (rounded.layer.bias() - model.layer.bias()).abs()
+    assert (moved > 0).all()
+    assert (moved <= 0.5001 * step).all()
+
+
+def test_a_layer_of_two_scales_has_no_integer_bias():
+    class Twice(Between):
+        def forward(self, x):
+            return self.dequantize(self.layer(self.layer(self.quantize(x))))
+
+    with pytest.raises(ValueError, match=r"inputs of the scales 0\.0\d+ and 0\.1"):
+        export.integer_biases(Twice(weighted(nnq.Linear(8, 8))), normal(2, 8))
