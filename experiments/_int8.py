@@ -14,7 +14,8 @@ from torch import nn
 import lowbit
 from experiments import _build, _packed
 from experiments._packed import agreement, ready, speed
-from lowbit.kernels import int8 as kernels
+from lowbit import kernels
+from lowbit.kernels import int8
 
 # Seconds for each timing and for the test set, when a training ends.
 AT_THE_END = (0.1, 10.0)
@@ -78,7 +79,7 @@ def compare(
     figures = {
         "mode": cfg.int8,
         **(static if cfg.int8 == "static" else {}),
-        "kernel": "oneDNN" if kernels.available() else "plain torch",
+        "kernel": _kernel(),
         "bytes": stored_bytes(twin),
         "bytes_int8": stored_bytes(model),
         "test_images": loader.shares.size,
@@ -110,6 +111,12 @@ def float_twin(run: _build.Run, cfg: DictConfig) -> nn.Module:
     if cfg.int8 == "qat":
         return _build.make_model(cfg, run.data, quantized=False)
     return _packed.float_twin(run.recipe.model)
+
+
+def _kernel() -> str:
+    """What multiplies integers: oneDNN, lowbit's compiled operators, or torch where neither is."""
+    names = ["oneDNN"] * int8.available() + ["lowbit"] * kernels.available()
+    return " and ".join(names) or "plain torch"
 
 
 def stored_bytes(model: nn.Module) -> int:
