@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import lowbit
-from experiments import _checkpoint
+from experiments import _checkpoint, _published
 from experiments._app import Problem, clear_errors
 from lowbit.qconfig import get_default_qconfig
 
@@ -189,6 +189,7 @@ def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule
         torch.set_num_threads(cfg.threads)
     quantization(cfg)
     check_int8(cfg, cfg.recipe)
+    _published.check(cfg.get("published"))
     data = make_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     return data, make_recipe(cfg, data)

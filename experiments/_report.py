@@ -17,7 +17,7 @@ from rich.table import Table
 from torch import nn
 
 import lowbit
-from experiments import _checkpoint
+from experiments import _checkpoint, _published
 from experiments._build import Run
 from experiments.provenance import device_name
 from experiments.results import read_result
@@ -83,7 +83,6 @@ def result(
     overrides: list[str] = []
     if HydraConfig.initialized():
         overrides = list(HydraConfig.get().overrides.task)
-    published = cfg.get("published")
     return {
         "experiment": cfg.name,
         "command": shlex.join(["python", "-m", "experiments.train", *overrides]),
@@ -100,7 +99,7 @@ def result(
         "epochs": run.trainer.current_epoch,
         "resumed": run.resume,
         **sizes(run.recipe.model),
-        "published": None if published is None else OmegaConf.to_container(published),
+        "published": _published.check(cfg.get("published")),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -177,8 +176,19 @@ def int8_line(int8: dict[str, Any]) -> str:
     )
 
 
+def announce(cfg: DictConfig) -> None:
+    """Print what the experiment reproduces, before it trains: paper, published figure, time."""
+    head = _published.opening(cfg.name)
+    if head:
+        console = Console()
+        for line in (f"{cfg.name}, seed {cfg.seed}: {head[0]}", *head[1:]):
+            console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def show(result: dict[str, Any], folder: Path) -> None:
-    """Print the table that ends a run, and lines on the packed and on the int8 model."""
+    """Print the table that ends a run, the gap to the published figure, and lines on the packed
+    and on the int8 model.
+    """
     metrics, packed, int8 = (result.get(key) or {} for key in ("metrics", "packed", "int8"))
     table = Table(title=f"{result['experiment']}, seed {result['seed']}", title_justify="left")
     table.add_column("")
@@ -198,6 +208,9 @@ def show(result: dict[str, Any], folder: Path) -> None:
     table.add_row("size when packed", byte_count(size))
     table.add_row("time", f"{result['seconds']:.1f} s, {result['epochs']} epochs")
     lines = [f"packed: {packed_line(packed)}"] if packed else []
+    beside = _published.closing(result["published"], metrics)
+    if beside is not None:
+        lines.insert(0, beside)
     lines += [f"int8: {int8_line(int8)}"] if int8 else []
     _print(table, folder, *lines)
 

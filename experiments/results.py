@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments._int8_tables import tables as int8_tables
+from experiments._published import gap
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
@@ -159,9 +160,7 @@ def _row(experiment: dict[str, Any], group: dict[str, Any]) -> list[str]:
     metrics = group["metrics"]
     accuracy = metrics.get("test/accuracy", {"mean": None, "std": None})
     last = metrics.get("test/accuracy_last", {"mean": None, "std": None})
-    # Ours beside theirs: their last epoch against our last, anything else against our best.
-    ours = last["mean"] if published.get("selection") == "last" else accuracy["mean"]
-    gap = ours - figure if figure is not None and ours is not None else None
+    means = {name: metric["mean"] for name, metric in metrics.items()}
     runs = group["runs"]
     seconds = statistics.fmean(run["seconds"] for run in runs)
     commits = sorted({str(run["commit"])[:9] for run in runs})
@@ -174,7 +173,7 @@ def _row(experiment: dict[str, Any], group: dict[str, Any]) -> list[str]:
         f"{_percent(figure)} ({published['selection']})" if figure is not None else "–",
         shown,
         _percent(last["mean"]),
-        _percent(gap, "+"),
+        _percent(gap(published, means), "+"),
         str(group["n"]),
         ", ".join(sorted({run["device"] for run in runs})),
         f"{seconds:.0f} s",

@@ -23,6 +23,8 @@ def train(cfg: DictConfig) -> dict[str, float]:
     code = source()
     with _app.clear_errors():
         run = _build.build(cfg, folder)
+    if run.trainer.is_global_zero:
+        _report.announce(cfg)
     with _app.clear_errors(MisconfigurationException):
         run.trainer.fit(run.recipe, run.data, ckpt_path=run.resume, weights_only=True)
     metrics = _report.final_metrics(run)

@@ -1,0 +1,131 @@
+"""The figure that an experiment is held against: said when a run starts, and set beside ours.
+
+An experiment's ``published`` is a mapping of
+
+    value      the published accuracy, a fraction
+    selection  which epoch it is of: one of ``SELECTIONS``
+    mark       where it was read: one of ``MARKS``
+    source     the text that has it
+    accept     [lowest, highest] accuracy of ours that counts as this experiment reproduced
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from experiments._app import CONFIGS, Problem
+
+SELECTIONS = {
+    "best": "best epoch on the test set",
+    "val": "the epoch that validates best",
+    "last": "last epoch",
+}
+MARKS = {
+    "V1": "read in its authors' repository",
+    "V1(repro)": "read in a third party's repository, of its own run",
+    "V2": "read in another party's text",
+    "V3": "read in the paper's abstract",
+    "U": "not verified",
+}
+KEYS = ("value", "selection", "mark", "source", "accept")
+
+
+def _fraction(number: Any) -> bool:
+    return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number <= 1
+
+
+def check(published: DictConfig | None) -> dict[str, Any] | None:
+    """The published figure as plain values; a ``Problem`` where it is none."""
+    if published is None:
+        return None
+    given = OmegaConf.to_container(published, resolve=True)
+    if not isinstance(given, dict):
+        raise Problem(f"published is a mapping of {', '.join(KEYS)}, or null; got {given!r}")
+    unknown = [str(key) for key in given if key not in KEYS]
+    if unknown:
+        raise Problem(f"published has no {unknown[0]!r}; it has {', '.join(KEYS)}")
+    if not _fraction(given.get("value")):
+        raise Problem(
+            f"published.value is an accuracy from 0 to 1 (1.18 % of errors: 0.9882); got "
+            f"{given.get('value')!r}"
+        )
+    for key, known in (("selection", SELECTIONS), ("mark", MARKS)):
+        needed = key == "selection"
+        if given.get(key) not in known and (needed or key in given):
+            words = "; ".join(f"{name}: {meaning}" for name, meaning in known.items())
+            raise Problem(f"published.{key} is one of {words}. Got {given.get(key)!r}")
+    band = given.get("accept")
+    if band is not None and not (
+        isinstance(band, list)
+        and len(band) == 2
+        and all(map(_fraction, band))
+        and band == sorted(band)
+    ):
+        raise Problem(f"published.accept is [lowest, highest] accuracy, 0 to 1; got {band!r}")
+    return given  # type: ignore[return-value]
+
+
+def ours(published: Mapping[str, Any], metrics: Mapping[str, float]) -> float | None:
+    """Our accuracy beside it: of the last epoch beside a last one, else of our best by validation.
+
+    Ours is never the best on the test set, which would choose by what it is to be judged by.
+    """
+    which = "_last" if published.get("selection") == "last" else ""
+    return metrics.get(f"test/accuracy{which}")
+
+
+def gap(published: Mapping[str, Any] | None, metrics: Mapping[str, float]) -> float | None:
+    """Ours less published; None where one of them is not there."""
+    if not published or published.get("value") is None:
+        return None
+    accuracy = ours(published, metrics)
+    return None if accuracy is None else accuracy - published["value"]
+
+
+def figure(published: Mapping[str, Any]) -> str:
+    """``99.23 % (best epoch on the test set; read in …)``."""
+    notes = [SELECTIONS[published["selection"]]]
+    if "mark" in published:
+        notes.append(MARKS[published["mark"]])
+    return f"{100 * published['value']:.2f} % ({'; '.join(notes)})"
+
+
+def opening(name: str) -> list[str]:
+    """What the file of an experiment opens with: paper, command, published figure, time.
+
+    Empty where there is no experiment of this name.
+    """
+    path = CONFIGS / "experiment" / f"{name}.yaml"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    head: list[str] = []
+    for line in lines:
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("#"):
+            break
+        head.append(line.removeprefix("#").removeprefix(" "))
+    return head
+
+
+def closing(published: Mapping[str, Any] | None, metrics: Mapping[str, float]) -> str | None:
+    """The gap in one line, and whether ours is in the accepted band; None without a figure."""
+    difference = gap(published, metrics)
+    if published is None or difference is None:
+        return None
+    accuracy = ours(published, metrics)
+    assert accuracy is not None
+    which = "last epoch" if published["selection"] == "last" else "best by validation"
+    line = (
+        f"published: {figure(published)}; ours: {100 * accuracy:.2f} % ({which}); "
+        f"gap: {100 * difference:+.2f} points"
+    )
+    band = published.get("accept")
+    if band is not None:
+        low, high = band
+        # A hair of room, so that a figure which prints as the bound is inside.
+        inside = low - 1e-9 <= accuracy <= high + 1e-9
+        line += f"; {'inside' if inside else 'OUTSIDE'} {100 * low:.2f} to {100 * high:.2f} %"
+    return line
