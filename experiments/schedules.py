@@ -1,7 +1,9 @@
 """Learning-rate schedules as functions of the epoch, a real number that grows at every step.
 
-Each makes a scheduler to be stepped after every optimizer step. ``warmup`` is in epochs: the
-rate rises linearly from one step's share to its full value, and the schedule runs beneath it.
+Each makes a scheduler to be stepped after every optimizer step, or, with ``steps_per_epoch=1``,
+after every epoch. ``warmup`` is in epochs: the rate rises linearly from one step's share to its
+full value, and the schedule runs beneath it. ``only`` names the parameter groups that follow it
+(``latent`` stands for ``latent, fans 784`` too); the rate of the others stays. None: all follow.
 """
 
 from __future__ import annotations
@@ -18,16 +20,38 @@ def _schedule(
     steps_per_epoch: int,
     warmup: float,
     factor: Callable[[float], float],
+    only: Sequence[str] | None,
 ) -> LambdaLR:
     if warmup < 0:
         raise ValueError(f"scheduler.warmup is in epochs, at least 0; got {warmup}")
+    follows = _following(optimizer, only)
     warm_steps = warmup * steps_per_epoch
 
     def at(step: int) -> float:
         rising = min(1.0, (step + 1) / warm_steps) if warm_steps > 0 else 1.0
         return rising * factor(step / steps_per_epoch)
 
-    return LambdaLR(optimizer, at)
+    return LambdaLR(optimizer, [at if follow else _constant for follow in follows])
+
+
+def _constant(step: int) -> float:
+    return 1.0
+
+
+def _following(optimizer: Optimizer, only: Sequence[str] | None) -> list[bool]:
+    """Which parameter groups follow a schedule; ``ValueError`` for a name that none has."""
+    names = [str(group.get("name", i)) for i, group in enumerate(optimizer.param_groups)]
+    if only is None:
+        return [True] * len(names)
+    if isinstance(only, str):
+        raise ValueError(f"scheduler.only is a list of names, as in [{only}]; got {only!r}")
+    heads = [name.partition(", ")[0] for name in names]
+    for name in only:
+        if name not in names and name not in heads:
+            raise ValueError(
+                f"scheduler.only names {name!r}; the parameter groups are {', '.join(names)}"
+            )
+    return [name in only or head in only for name, head in zip(names, heads, strict=True)]
 
 
 def cosine(
@@ -36,6 +60,7 @@ def cosine(
     epochs: int,
     warmup: float = 0.0,
     final: float = 0.0,
+    only: Sequence[str] | None = None,
 ) -> LambdaLR:
     """final + (1 - final) (1 + cos(pi e / epochs)) / 2, of the rate, at epoch e."""
 
@@ -43,7 +68,7 @@ def cosine(
         done = min(epoch / epochs, 1.0)
         return final + (1 - final) * (1 + math.cos(math.pi * done)) / 2
 
-    return _schedule(optimizer, steps_per_epoch, warmup, factor)
+    return _schedule(optimizer, steps_per_epoch, warmup, factor, only)
 
 
 def linear(
@@ -52,6 +77,7 @@ def linear(
     epochs: int,
     warmup: float = 0.0,
     final: float = 0.0,
+    only: Sequence[str] | None = None,
 ) -> LambdaLR:
     """1 - (1 - final) e / epochs, of the rate, at epoch e."""
     return _schedule(
@@ -59,6 +85,27 @@ def linear(
         steps_per_epoch,
         warmup,
         lambda epoch: 1 - (1 - final) * min(epoch / epochs, 1.0),
+        only,
+    )
+
+
+def exponential(
+    optimizer: Optimizer,
+    steps_per_epoch: int,
+    epochs: int,
+    final: float,
+    warmup: float = 0.0,
+    only: Sequence[str] | None = None,
+) -> LambdaLR:
+    """final^(e / epochs), of the rate, at epoch e."""
+    if not final > 0:
+        raise ValueError(f"scheduler.final of an exponential is above 0; got {final}")
+    return _schedule(
+        optimizer,
+        steps_per_epoch,
+        warmup,
+        lambda epoch: final ** min(epoch / epochs, 1.0),
+        only,
     )
 
 
@@ -68,22 +115,37 @@ def step(
     every: int,
     gamma: float = 0.1,
     warmup: float = 0.0,
+    only: Sequence[str] | None = None,
 ) -> LambdaLR:
     """gamma^floor(e / every), of the rate, at epoch e."""
-    return _schedule(optimizer, steps_per_epoch, warmup, lambda epoch: gamma ** (epoch // every))
+    return _schedule(
+        optimizer, steps_per_epoch, warmup, lambda epoch: gamma ** (epoch // every), only
+    )
 
 
 def multistep(
     optimizer: Optimizer,
     steps_per_epoch: int,
     milestones: Sequence[int],
-    gamma: float = 0.1,
+    gamma: float | Sequence[float] = 0.1,
     warmup: float = 0.0,
+    only: Sequence[str] | None = None,
 ) -> LambdaLR:
-    """gamma^(how many milestones are at or before e), of the rate, at epoch e."""
+    """The product of the gammas of all milestones at or before e, of the rate, at epoch e.
+
+    ``gamma`` is one number for all, or one for each milestone.
+    """
+    gammas = [gamma] * len(milestones) if isinstance(gamma, (int, float)) else list(gamma)
+    if len(gammas) != len(milestones):
+        raise ValueError(
+            f"scheduler.gamma is one number, or one for each of the {len(milestones)} milestones; "
+            f"got {len(gammas)}"
+        )
+    pairs = list(zip(milestones, gammas, strict=True))
     return _schedule(
         optimizer,
         steps_per_epoch,
         warmup,
-        lambda epoch: gamma ** sum(milestone <= epoch for milestone in milestones),
+        lambda epoch: math.prod(g for milestone, g in pairs if milestone <= epoch),
+        only,
     )

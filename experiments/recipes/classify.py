@@ -121,7 +121,8 @@ class Classify(pl.LightningModule):
             return None
         factory = self.scheduler["factory"]
         takes = inspect.signature(factory).parameters
-        given = {"steps_per_epoch": steps_per_epoch} if "steps_per_epoch" in takes else {}
+        steps = steps_per_epoch if self.scheduler["interval"] == "step" else 1
+        given = {"steps_per_epoch": steps} if "steps_per_epoch" in takes else {}
         return factory(optimizer, **given)
 
     def configure_optimizers(self) -> Any:

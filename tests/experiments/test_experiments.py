@@ -70,7 +70,9 @@ def test_every_quantizer_preset_trains(quantizer, tiny):
     assert torch.isfinite(torch.tensor(metrics["test/loss"]))
 
 
-@pytest.mark.parametrize("scheduler", ["none", "cosine", "linear", "step", "multistep"])
+@pytest.mark.parametrize(
+    "scheduler", ["none", "cosine", "exponential", "linear", "step", "multistep"]
+)
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd", "bop"])
 def test_every_optimizer_and_scheduler_makes_a_recipe(optimizer, scheduler, tiny_config):
     from experiments import _build

@@ -1,5 +1,6 @@
 """The losses, schedules and logs of a training."""
 
+import csv
 import math
 
 import pytest
@@ -40,6 +41,42 @@ def test_steps_multiply_at_whole_epochs():
     assert rates(schedules.step, 6, every=1, gamma=0.5) == pytest.approx([2, 2, 1, 1, 0.5, 0.5])
     seen = rates(schedules.multistep, 6, milestones=[1, 2], gamma=0.1)
     assert seen == pytest.approx([2, 2, 0.2, 0.2, 0.02, 0.02])
+
+
+def test_each_milestone_may_have_a_gamma_of_its_own():
+    seen = rates(schedules.multistep, 8, milestones=[1, 2, 3], gamma=[0.1, 0.5, 0.2])
+    assert seen == pytest.approx([2, 2, 0.2, 0.2, 0.1, 0.1, 0.02, 0.02])
+    with pytest.raises(ValueError, match="one for each of the 2 milestones; got 3"):
+        rates(schedules.multistep, 1, milestones=[1, 2], gamma=[0.1, 0.5, 0.2])
+
+
+def test_the_exponential_multiplies_by_the_same_factor_down_to_its_final_share():
+    seen = rates(schedules.exponential, 6, epochs=2, final=0.0625)
+    assert seen == pytest.approx([2, 1, 0.5, 0.25, 0.125, 0.125])
+
+
+def test_a_schedule_of_some_groups_leaves_the_others():
+    groups = [
+        {"params": [nn.Parameter(torch.zeros(1))], "name": name}
+        for name in ("latent, fans 8", "latent, fans 9", "rest")
+    ]
+    optimizer = torch.optim.SGD(groups, lr=2.0)
+    scheduler = schedules.step(optimizer, steps_per_epoch=1, every=1, only=["latent"])
+    optimizer.step()
+    scheduler.step()
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.2, 0.2, 2.0])
+    with pytest.raises(ValueError, match="names 'late'; the parameter groups are latent, fans 8"):
+        schedules.step(optimizer, steps_per_epoch=1, every=1, only=["late"])
+    with pytest.raises(ValueError, match="is a list"):
+        schedules.step(optimizer, steps_per_epoch=1, every=1, only="latent")
+
+
+def test_rates_that_change_by_the_epoch_are_those_of_whole_epochs(tiny, tmp_path):
+    tiny("scheduler=linear", "scheduler.interval=epoch", "trainer.max_epochs=4", "optimizer.lr=0.4")
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        seen = [float(row["lr/rest"]) for row in csv.DictReader(file)]
+    # Written after each epoch: the rate of the next one.
+    assert seen == pytest.approx([0.3, 0.2, 0.1, 0.0])
 
 
 def test_warm_up_rises_over_its_epochs():
