@@ -94,11 +94,11 @@ def _real(x: Any) -> Any:
 
 
 def relu(x: QTensor, inplace: bool = False) -> QTensor:
-    return x.with_values(activations.relu(x.values, x.q_zero_point()))
+    return x.with_values(kernels.relu(x.values, x.q_zero_point()))
 
 
 def clamp(x: QTensor, min: float | None = None, max: float | None = None) -> QTensor:
-    return x.with_values(activations.clamp(x.values, x.q_scale(), x.q_zero_point(), min, max))
+    return x.with_values(kernels.clamp(x.values, x.q_scale(), x.q_zero_point(), min, max))
 
 
 def hardtanh(

@@ -30,8 +30,8 @@ def clamp(
 ) -> Tensor:
     """Integers of x clamped to the real numbers low and high, each rounded to an integer."""
     least, greatest = limits(values.dtype)
-    at_least = least if low is None else _integer_of(low, scale, zero_point, values.dtype)
-    at_most = greatest if high is None else _integer_of(high, scale, zero_point, values.dtype)
+    at_least = least if low is None else integer_of(low, scale, zero_point, values.dtype)
+    at_most = greatest if high is None else integer_of(high, scale, zero_point, values.dtype)
     return values.clamp(at_least, at_most)
 
 
@@ -40,7 +40,8 @@ def relu6(values: Tensor, scale: float, zero_point: int) -> Tensor:
     return clamp(values, scale, zero_point, 0.0, 6.0)
 
 
-def _integer_of(real: float, scale: float, zero_point: int, dtype: torch.dtype) -> int:
+def integer_of(real: float, scale: float, zero_point: int, dtype: torch.dtype) -> int:
+    """The integer that a real number is rounded to."""
     steps = torch.tensor(real, dtype=torch.float32) * reciprocal(scale)
     return int(round_to(steps, zero_point, dtype))
 

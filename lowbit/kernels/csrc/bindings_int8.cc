@@ -247,7 +247,28 @@ Tensor requantize(const Tensor& x_, double x_scale, int64_t x_zero_point, double
   const View to(out);
   Lines lines(op, sizes_list(x), to.strides, const_cast<char*>(to.as<char>()), 1);
   lines.read(x, 1);
-  each_run(lines, [&](const void* in, const void*, int64_t n, void* y) { loop(in, n, a, r, y); });
+  each_run(lines, [&](const void* in, const void*, int64_t n, void* y) {
+    loop(in, n, 1, n, a, r, y, n);
+  });
+  return out;
+}
+
+Tensor clamp(const Tensor& x_, int64_t low, int64_t high) {
+  const char* op = "int8_clamp";
+  const View x(x_);
+  const Code code = code_of(op, x);
+  const int64_t least = code == Code::kInt8 ? -128 : 0;
+  low = std::max(low, least);
+  high = std::min(high, least + 255);
+  if (low > high || low > least + 255) fail(op, "nothing is in [", low, ", ", high, "]");
+  const auto loop = int8_core(op).clamp[static_cast<int>(code)];
+  Tensor out = like(x_, x, type_of(code));
+  const View to(out);
+  Lines lines(op, sizes_list(x), to.strides, const_cast<char*>(to.as<char>()), 1);
+  lines.read(x, 1);
+  each_run(lines, [&](const void* in, const void*, int64_t n, void* y) {
+    loop(in, n, static_cast<int>(low), static_cast<int>(high), y);
+  });
   return out;
 }
 
@@ -346,12 +367,22 @@ Tensor cat(const std::vector<Tensor>& tensors, const std::vector<double>& scales
     lines.read(views[i], 1);
     const bool same = scales[i] == scale && zero_points[i] == zero_point;
     const Affine a = affine(scales[i], zero_points[i]);
-    each_run(lines, [&](const void* x, const void*, int64_t n, void* y) {
-      if (same)
-        std::memcpy(y, x, static_cast<size_t>(n));
-      else
-        loop(x, n, a, r, y);
-    });
+    lines.simplify();
+    if (!same && lines.rank == 2 && lines.stride[1][1] == 1) {
+      in_pieces(lines.size[0], kPiece / (lines.size[1] + 1) + 1, threads(),
+                [&](int64_t begin, int64_t end) {
+                  const int64_t from = lines.stride[1][0], onto = lines.stride[0][0];
+                  loop(lines.data[1] + begin * from, from, end - begin, lines.size[1], a, r,
+                       lines.data[0] + begin * onto, onto);
+                });
+    } else {
+      each_run(lines, [&](const void* x, const void*, int64_t n, void* y) {
+        if (same)
+          std::memcpy(y, x, static_cast<size_t>(n));
+        else
+          loop(x, n, 1, n, a, r, y, n);
+      });
+    }
     at += views[i].size(dim) * to.stride(dim);
   }
   return out;
@@ -482,6 +513,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lowbit, m) {
   m.def(
       "int8_avg_pool2d(Tensor x, int zero_point, int[] kernel, int[] stride, int[] padding, bool "
       "ceil_mode, bool count_include_pad, int? divisor) -> Tensor");
+  m.def("int8_clamp(Tensor x, int low, int high) -> Tensor");
   m.def("int8_adaptive_avg_pool2d(Tensor x, int zero_point, int[] size) -> Tensor");
 }
 
@@ -491,6 +523,7 @@ STABLE_TORCH_LIBRARY_IMPL(lowbit, CPU, m) {
   m.impl("int8_requantize", TORCH_BOX(&requantize));
   m.impl("int8_add", TORCH_BOX(&add));
   m.impl("int8_mul", TORCH_BOX(&mul));
+  m.impl("int8_clamp", TORCH_BOX(&clamp));
   m.impl("int8_cat", TORCH_BOX(&cat));
   m.impl("int8_max_pool2d", TORCH_BOX(&max_pool2d));
   m.impl("int8_avg_pool2d", TORCH_BOX(&avg_pool2d));

@@ -55,6 +55,12 @@ struct Affine {
   float zero_point, scale;
 };
 
+struct Mean {
+  int32_t shift;    // zero points of all the elements that are in the sum
+  int32_t divisor;  // 1 … 2^15
+  int32_t zero_point;
+};
+
 struct Int8Core {
   const char* name;
   const char* isa;  // what LOWBIT_ISA calls it
@@ -74,7 +80,9 @@ struct Int8Core {
   void (*requantize_row[2])(const float* y, int n, Rounding r, void* out);
   void (*quantize[2])(const float* x, int64_t n, Rounding r, void* out);
   void (*dequantize[2])(const void* x, int64_t n, Affine a, float* out);
-  void (*requantize[2])(const void* x, int64_t n, Affine a, Rounding r, void* out);
+  // `rows` of n, in each x_row and out_row apart.
+  void (*requantize[2])(const void* x, ptrdiff_t x_row, int64_t rows, int64_t n, Affine a,
+                        Rounding r, void* out, ptrdiff_t out_row);
   void (*add[2])(const void* x, const void* y, int64_t n, Affine a, Affine b, Rounding r,
                  void* out);
   // r.inverse is the factor of (x - a.zero_point) * (y - b.zero_point).
@@ -82,10 +90,11 @@ struct Int8Core {
                  void* out);
   void (*most[2])(const void* x, int64_t n, void* out);  // out = max(out, x)
   void (*clamp[2])(const void* x, int64_t n, int low, int high, void* out);
+  // Of n channels at `count` places, side by side `step` channels apart: the greatest of each.
+  void (*most_of[2])(const void* x, ptrdiff_t step, int64_t count, int64_t n, void* out);
   void (*sum[2])(const void* x, int64_t n, int32_t* out);  // out += x
-  // round((sum - count * zero_point) / divisor) + zero_point
-  void (*mean[2])(const int32_t* sum, int64_t n, int32_t count, int32_t divisor, int32_t zero_point,
-                  void* out);
+  // Of sums at `count` places like those: round((their sum - m.shift) / m.divisor) + zero_point.
+  void (*mean_of[2])(const int32_t* x, ptrdiff_t step, int64_t count, int64_t n, Mean m, void* out);
 
   // n planes' bytes side by side: out[i * channels + c] = x[c * plane + i], i < n.
   void (*interleave)(const uint8_t* x, ptrdiff_t plane, int64_t channels, int64_t n, uint8_t* out);

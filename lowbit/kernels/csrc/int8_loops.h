@@ -49,10 +49,13 @@ void dequantize(const void* codes, int64_t n, Affine a, float* __restrict out) {
 }
 
 template <class T>
-void requantize(const void* codes, int64_t n, Affine a, Rounding r, void* out) {
-  const T* __restrict x = static_cast<const T*>(codes);
-  T* __restrict y = static_cast<T*>(out);
-  for (int64_t i = 0; i < n; ++i) y[i] = limited<T>(real(x[i], a) * r.inverse, r);
+void requantize(const void* codes, ptrdiff_t x_row, int64_t rows, int64_t n, Affine a, Rounding r,
+                void* out, ptrdiff_t out_row) {
+  for (int64_t row = 0; row < rows; ++row) {
+    const T* __restrict x = static_cast<const T*>(codes) + row * x_row;
+    T* __restrict y = static_cast<T*>(out) + row * out_row;
+    for (int64_t i = 0; i < n; ++i) y[i] = limited<T>(real(x[i], a) * r.inverse, r);
+  }
 }
 
 template <class T>
@@ -101,19 +104,57 @@ void sum(const void* from, int64_t n, int32_t* __restrict out) {
   for (int64_t i = 0; i < n; ++i) out[i] += x[i];
 }
 
+template <class T>
+void most_of(const void* from, ptrdiff_t step, int64_t count, int64_t n, void* out) {
+  const T* __restrict x = static_cast<const T*>(from);
+  T* __restrict y = static_cast<T*>(out);
+  // As many as there are in a line of the cache, in a vector; vectors compare to -1 and 0.
+  constexpr int kL = 64;
+  typedef T Line __attribute__((vector_size(kL)));
+  int64_t i = 0;
+  for (; i + kL <= n; i += kL) {
+    Line best;
+    memcpy(&best, x + i, kL);
+    for (int64_t k = 1; k < count; ++k) {
+      Line next;
+      memcpy(&next, x + k * step + i, kL);
+      best = next > best ? next : best;
+    }
+    memcpy(y + i, &best, kL);
+  }
+  for (; i < n; ++i) {
+    T best = x[i];
+    for (int64_t k = 1; k < count; ++k) best = x[k * step + i] > best ? x[k * step + i] : best;
+    y[i] = best;
+  }
+}
+
 // Sums are below 2^24 and divisors at most 2^15 (int8.h): the quotient in float32 is a tie exactly
 // where the true one is.
 template <class T>
-void mean(const int32_t* __restrict sums, int64_t n, int32_t count, int32_t divisor,
-          int32_t zero_point, void* out) {
+void mean_of(const int32_t* __restrict x, ptrdiff_t step, int64_t count, int64_t n, Mean m,
+             void* out) {
   T* __restrict y = static_cast<T*>(out);
-  const int32_t shift = count * zero_point;
-  const float by = static_cast<float>(divisor);
-  const float low = static_cast<float>((T(-1) < T(0) ? -128 : 0) - zero_point);
-  const float high = static_cast<float>((T(-1) < T(0) ? 127 : 255) - zero_point);
-  for (int64_t i = 0; i < n; ++i) {
-    const float steps = static_cast<float>(sums[i] - shift) / by;
-    y[i] = static_cast<T>(rounded(at_most(at_least(steps, low), high)) + zero_point);
+  const float by = static_cast<float>(m.divisor);
+  const float low = static_cast<float>((T(-1) < T(0) ? -128 : 0) - m.zero_point);
+  const float high = static_cast<float>((T(-1) < T(0) ? 127 : 255) - m.zero_point);
+  const auto finish = [&](int32_t total) {
+    const float steps = static_cast<float>(total) / by;
+    return static_cast<T>(rounded(at_most(at_least(steps, low), high)) + m.zero_point);
+  };
+  constexpr int kL = 64;
+  int64_t i = 0;
+  for (; i + kL <= n; i += kL) {
+    int32_t total[kL];
+    for (int j = 0; j < kL; ++j) total[j] = x[i + j] - m.shift;
+    for (int64_t k = 1; k < count; ++k)
+      for (int j = 0; j < kL; ++j) total[j] += x[k * step + i + j];
+    for (int j = 0; j < kL; ++j) y[i + j] = finish(total[j]);
+  }
+  for (; i < n; ++i) {
+    int32_t total = x[i] - m.shift;
+    for (int64_t k = 1; k < count; ++k) total += x[k * step + i];
+    y[i] = finish(total);
   }
 }
 
@@ -225,6 +266,6 @@ inline void no_pack(const int8_t*, ptrdiff_t, int, int64_t, int8_t*) {}
       {quantize<uint8_t>, quantize<int8_t>}, {dequantize<uint8_t>, dequantize<int8_t>},    \
       {requantize<uint8_t>, requantize<int8_t>}, {add<uint8_t>, add<int8_t>},              \
       {mul<uint8_t>, mul<int8_t>}, {most<uint8_t>, most<int8_t>},                          \
-      {clamp<uint8_t>, clamp<int8_t>}, {sum<uint8_t>, sum<int8_t>},                        \
-      {mean<uint8_t>, mean<int8_t>}, interleave, range, sum_of, lstm_gates, gru_gates,     \
-      tanh_gate, relu_gate
+      {clamp<uint8_t>, clamp<int8_t>}, {most_of<uint8_t>, most_of<int8_t>},                \
+      {sum<uint8_t>, sum<int8_t>}, {mean_of<uint8_t>, mean_of<int8_t>}, interleave, range,   \
+      sum_of, lstm_gates, gru_gates, tanh_gate, relu_gate

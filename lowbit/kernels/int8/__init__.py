@@ -17,10 +17,12 @@ from lowbit.kernels.int8._glue import (
     add,
     avg_pool2d,
     cat,
+    clamp,
     dequantize,
     max_pool2d,
     mul,
     quantize,
+    relu,
 )
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "available",
     "avg_pool2d",
     "cat",
+    "clamp",
     "conv",
     "conv_transpose",
     "dequantize",
@@ -36,5 +39,6 @@ __all__ = [
     "max_pool2d",
     "mul",
     "quantize",
+    "relu",
     "why_not",
 ]

@@ -7,13 +7,17 @@ zero points of 0, save that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lowbit.functional.int8.conv import ConvLayout
 from lowbit.functional.int8.epilogue import check_scales
 from lowbit.functional.int8.linear import check_shapes
+from lowbit.kernels.int8._available import available
 from lowbit.kernels.int8._ops import register
+from lowbit.kernels.int8._plans import is_plain, keep, run
 from lowbit.kernels.int8._tiles import tiles
 
 _library = register()
@@ -76,12 +80,33 @@ def conv(
 
     The result is channels last in memory.
     """
-    return torch.ops.lowbit.qconv.default(
+    plain = w_zero_points is None and isinstance(w_scales, Tensor) and is_plain(x)
+    key: tuple[Any, ...] = ()
+    if plain:
+        key = (
+            *(x.shape, x.dtype, x_scale, x_zero_point, id(w_scales), id(bias)),
+            *(stride, padding, dilation, groups, out_scale, out_zero_point, out_dtype, relu),
+        )
+        if residual is not None:
+            key += (residual.shape, residual.dtype, residual_scale, residual_zero_point)
+        y = run(x, weight, key, residual)
+        if y is not None:
+            return y
+    y = torch.ops.lowbit.qconv.default(
         *(x, x_scale, x_zero_point, weight, *_vectors(weight, w_scales, w_zero_points), bias),
         *(_numbers(stride), _numbers(padding), _numbers(dilation), groups),
         *(out_scale, out_zero_point, out_dtype, relu),
         *(residual, residual_scale, residual_zero_point),
     )
+    if plain and x.ndim == 4 and available():
+        assert isinstance(w_scales, Tensor)
+        layout = ConvLayout.of(2, stride, padding, dilation, groups)
+        out = (out_scale, out_zero_point, out_dtype)
+        keep(
+            *(y, x, x_scale, x_zero_point, weight, w_scales, bias, layout, out, relu),
+            *(residual, residual_scale, residual_zero_point, key),
+        )
+    return y
 
 
 def conv_transpose(

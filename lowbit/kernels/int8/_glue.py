@@ -7,19 +7,21 @@ which says what is computed and raises what is raised here.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from lowbit.functional.int8 import arithmetic, plain_dtype, pool
+from lowbit.functional.int8 import activations, arithmetic, plain_dtype, pool
 from lowbit.functional.int8.quantize import check_qparams, check_real
 from lowbit.functional.int8.quantize import dequantize as _dequantize
 from lowbit.functional.int8.quantize import quantize as _quantize
 from lowbit.kernels.int8 import _glue_ops
 
 _COMPILED = hasattr(torch.ops.lowbit, "int8_quantize")
-_library = _glue_ops.register(_COMPILED)
+_CLAMPS = hasattr(torch.ops.lowbit, "int8_clamp")
+_library = _glue_ops.register()
 _CODES = (torch.uint8, torch.int8)
 _REALS = (torch.float32, torch.float16, torch.bfloat16)
 # What a window of means may hold: its quotient is exact where it is a tie (int8_loops.h).
@@ -28,9 +30,9 @@ _LARGEST_WINDOW = 2**15
 Sizes = pool.Sizes
 
 
-def _takes(*tensors: Tensor) -> bool:
+def _takes(values: Tensor) -> bool:
     """Whether the compiled operators compute these integers."""
-    return _COMPILED and all(t.dtype in _CODES and t.is_cpu and t.ndim <= 16 for t in tensors)
+    return _COMPILED and values.dtype in _CODES and values.is_cpu and values.ndim <= 16
 
 
 def quantize(
@@ -75,7 +77,7 @@ def add(
     relu: bool = False,
 ) -> Tensor:
     """``lowbit.functional.int8.arithmetic.add``, or ``add_relu``."""
-    if not (_takes(a, b) and a.dtype == b.dtype):
+    if not (_takes(a) and _takes(b) and a.dtype == b.dtype):
         function = arithmetic.add_relu if relu else arithmetic.add
         return function(a, a_scale, a_zero_point, b, b_scale, b_zero_point, scale, zero_point)
     check_qparams(scale, zero_point, a.dtype)
@@ -96,7 +98,7 @@ def mul(
     relu: bool = False,
 ) -> Tensor:
     """``lowbit.functional.int8.arithmetic.mul``, or ``mul_relu``."""
-    if not (_takes(a, b) and a.dtype == b.dtype):
+    if not (_takes(a) and _takes(b) and a.dtype == b.dtype):
         function = arithmetic.mul_relu if relu else arithmetic.mul
         return function(a, a_scale, a_zero_point, b, b_scale, b_zero_point, scale, zero_point)
     check_qparams(scale, zero_point, a.dtype)
@@ -115,12 +117,40 @@ def cat(
 ) -> Tensor:
     """``lowbit.functional.int8.arithmetic.cat``, in the layout of the first tensor."""
     fit = len({(t.dtype, t.ndim) for t in tensors}) == 1 and tensors[0].ndim > 0
-    if not (fit and _takes(*tensors)):
+    if not (fit and all(map(_takes, tensors))):
         return arithmetic.cat(tensors, scales, zero_points, scale, zero_point, dim)
     check_qparams(scale, zero_point, tensors[0].dtype)
     return torch.ops.lowbit.int8_cat.default(
         list(tensors), list(scales), list(zero_points), scale, zero_point, dim
     )
+
+
+def relu(values: Tensor, zero_point: int) -> Tensor:
+    """``lowbit.functional.int8.activations.relu``."""
+    if not _CLAMPS or not _takes(values):
+        return activations.relu(values, zero_point)
+    return torch.ops.lowbit.int8_clamp.default(values, zero_point, 255)
+
+
+def clamp(
+    values: Tensor,
+    scale: float,
+    zero_point: int,
+    low: float | None = None,
+    high: float | None = None,
+) -> Tensor:
+    """``lowbit.functional.int8.activations.clamp``, to real numbers."""
+    if not _CLAMPS or not _takes(values) or torch.compiler.is_compiling():
+        return activations.clamp(values, scale, zero_point, low, high)
+    least = -128 if low is None else _integer_of(low, scale, zero_point, values.dtype)
+    greatest = 255 if high is None else _integer_of(high, scale, zero_point, values.dtype)
+    # As torch does it where the limits are not in order.
+    return torch.ops.lowbit.int8_clamp.default(values, min(least, greatest), greatest)
+
+
+@functools.lru_cache(maxsize=4096)
+def _integer_of(real: float, scale: float, zero_point: int, dtype: torch.dtype) -> int:
+    return activations.integer_of(real, scale, zero_point, dtype)
 
 
 def max_pool2d(

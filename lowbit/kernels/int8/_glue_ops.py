@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lowbit.functional.int8 import arithmetic, pool
+from lowbit.functional.int8 import arithmetic, limits, pool
 from lowbit.functional.int8 import dequantize as _dequantize
 from lowbit.functional.int8 import quantize as _quantize
 
@@ -28,6 +28,7 @@ SCHEMAS = {
     "int8_mul": _PAIR,
     "int8_cat": "(Tensor[] tensors, float[] scales, int[] zero_points, float scale, "
     "int zero_point, int dim) -> Tensor",
+    "int8_clamp": "(Tensor x, int low, int high) -> Tensor",
     "int8_max_pool2d": f"(Tensor x, {_WINDOWS}int[] dilation, bool ceil_mode) -> Tensor",
     "int8_avg_pool2d": f"(Tensor x, int zero_point, {_WINDOWS}bool ceil_mode, "
     "bool count_include_pad, int? divisor) -> Tensor",
@@ -35,11 +36,11 @@ SCHEMAS = {
 }
 
 
-def register(compiled: bool) -> torch.library.Library:
+def register() -> torch.library.Library:
     """Define what is not compiled, and all fakes; they live as long as what is returned."""
     library = torch.library.Library("lowbit", "FRAGMENT")
     for name, schema in SCHEMAS.items():
-        if not compiled:
+        if not hasattr(torch.ops.lowbit, name):
             library.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
             library.impl(name, _PLAIN[name], "CPU")
         torch.library.register_fake(f"lowbit::{name}", _FAKES[name], lib=library)
@@ -100,6 +101,10 @@ def _fake_cat(
     return first.new_empty(shape)
 
 
+def _fake_clamp(x: Tensor, low: int, high: int) -> Tensor:
+    return torch.empty_like(x)
+
+
 def _fake_max_pool2d(
     x: Tensor,
     kernel: list[int],
@@ -144,6 +149,7 @@ _FAKES: dict[str, Callable[..., Tensor]] = {
     "int8_add": _fake_pair,
     "int8_mul": _fake_pair,
     "int8_cat": _fake_cat,
+    "int8_clamp": _fake_clamp,
     "int8_max_pool2d": _fake_max_pool2d,
     "int8_avg_pool2d": _fake_avg_pool2d,
     "int8_adaptive_avg_pool2d": _fake_adaptive_avg_pool2d,
@@ -192,6 +198,11 @@ def _plain_mul(*arguments: object) -> Tensor:
     return function(*arguments[:-1])
 
 
+def _plain_clamp(x: Tensor, low: int, high: int) -> Tensor:
+    least, greatest = limits(x.dtype)
+    return x.clamp(max(low, least), min(high, greatest))
+
+
 def _plain_max_pool2d(
     x: Tensor,
     kernel: list[int],
@@ -219,6 +230,7 @@ _SPECIFICATIONS: dict[str, Callable[..., Tensor]] = {
     "int8_add": _plain_add,
     "int8_mul": _plain_mul,
     "int8_cat": arithmetic.cat,
+    "int8_clamp": _plain_clamp,
     "int8_max_pool2d": _plain_max_pool2d,
     "int8_avg_pool2d": _plain_avg_pool2d,
     "int8_adaptive_avg_pool2d": _plain_adaptive_avg_pool2d,

@@ -13,7 +13,7 @@ from lowbit.functional.int8.epilogue import finish, real_sums
 from lowbit.kernels.int8._packed import Packed
 
 # The weights' zero points, which the operators ask for and do not read.
-_ZERO = torch.zeros(1, dtype=torch.int32)
+ZERO = torch.zeros(1, dtype=torch.int32)
 
 
 def linear(
@@ -34,18 +34,18 @@ def linear(
     """``lowbit.functional.int8.linear`` with a zero point of 0 for the weight."""
     x, x_zero_point = _unsigned(x, x_zero_point)
     operator = torch.ops.onednn.qlinear_pointwise
-    start = (x, x_scale, x_zero_point, packed.linear(), _float32(w_scales), _ZERO)
+    start = (x, x_scale, x_zero_point, packed.linear(), _float32(w_scales), ZERO)
     bias = None if bias is None else _float32(bias)
-    out = _out(out_scale, out_zero_point, out_dtype)
-    unary = _RELU if relu else _NONE
+    out = output(out_scale, out_zero_point, out_dtype)
+    unary = RELU if relu else NONE
     if residual is None:
         return operator.default(*start, bias, *out, *unary)
-    if _can_be_summed(residual, out_dtype):
+    if can_be_summed(residual, out_dtype):
         # The sum is written over the residual.
         added = residual.clone(memory_format=torch.contiguous_format)
-        other = _out(residual_scale, residual_zero_point, residual.dtype)[:2]
+        other = output(residual_scale, residual_zero_point, residual.dtype)[:2]
         return operator.binary(*start, added, bias, *out, *other, "sum", 1.0, *unary)
-    y = operator.default(*start, bias, *_REAL, *_NONE)
+    y = operator.default(*start, bias, *_REAL, *NONE)
     return finish(
         *(y, out_scale, out_zero_point, out_dtype, relu),
         *(residual, residual_scale, residual_zero_point),
@@ -70,7 +70,7 @@ def conv(
 ) -> Tensor:
     """``lowbit.functional.int8.conv`` with a zero point of 0 for the weight; channels last."""
     x, x_zero_point = _unsigned(x, x_zero_point)
-    windows = (list(layout.stride), list(layout.padding), list(layout.dilation), layout.groups)
+    windows = windows_of(layout)
     one_dimensional = x.ndim == 3
     if one_dimensional:  # done in two, where everything can be fused
         x = x.unsqueeze(2)
@@ -81,14 +81,14 @@ def conv(
         x = _beside_zeros(x)
     w_scales = _float32(w_scales)
     weight = packed.conv(x.shape, x_scale, x_zero_point, w_scales, windows)
-    start = (x, x_scale, x_zero_point, weight, w_scales, _ZERO)
+    start = (x, x_scale, x_zero_point, weight, w_scales, ZERO)
     bias = None if bias is None else _float32(bias)
-    out = _out(out_scale, out_zero_point, out_dtype)
-    unary = _RELU if relu else _NONE
+    out = output(out_scale, out_zero_point, out_dtype)
+    unary = RELU if relu else NONE
     if x.ndim == 5 and alone:
         # Their kernel multiplies both scales first. Without scales its sums are the integers.
-        plain = (x, 1.0, x_zero_point, weight, torch.ones(1), _ZERO, None)
-        sums = torch.ops.onednn.qconv_pointwise.default(*plain, *windows, *_REAL, *_NONE)
+        plain = (x, 1.0, x_zero_point, weight, torch.ones(1), ZERO, None)
+        sums = torch.ops.onednn.qconv_pointwise.default(*plain, *windows, *_REAL, *NONE)
         y = finish(
             real_sums(sums, x_scale, w_scales, bias, 1),
             *(out_scale, out_zero_point, out_dtype, relu),
@@ -96,15 +96,15 @@ def conv(
         )
     elif residual is None and (x.ndim == 4 or not relu):
         y = torch.ops.onednn.qconv_pointwise.default(*start, bias, *windows, *out, *unary)
-    elif residual is not None and x.ndim == 4 and _can_be_summed(residual, out_dtype):
+    elif residual is not None and x.ndim == 4 and can_be_summed(residual, out_dtype):
         # The sum is written over the residual.
-        added = _channels_last_clone(residual)
-        other = _out(residual_scale, residual_zero_point, residual.dtype)[:2]
+        added = channels_last_clone(residual)
+        other = output(residual_scale, residual_zero_point, residual.dtype)[:2]
         y = torch.ops.onednn.qconv2d_pointwise.binary(
             *start, added, bias, *windows, *out, *other, "sum", 1.0, *unary
         )
     else:  # in three dimensions nothing can be fused
-        real = torch.ops.onednn.qconv_pointwise.default(*start, bias, *windows, *_REAL, *_NONE)
+        real = torch.ops.onednn.qconv_pointwise.default(*start, bias, *windows, *_REAL, *NONE)
         y = finish(
             *(real, out_scale, out_zero_point, out_dtype, relu),
             *(residual, residual_scale, residual_zero_point),
@@ -127,7 +127,7 @@ def conv_transpose(
 ) -> Tensor:
     """``lowbit.functional.int8.conv_transpose``: ``conv`` of x spread out, with zeros between."""
     ones, zeros = (1,) * (x.ndim - 2), (0,) * (x.ndim - 2)
-    spread = spread_out(x, x_zero_point, packed.kernel, layout)
+    spread = spreadoutput(x, x_zero_point, packed.kernel, layout)
     if w_scales.numel() > 1:
         w_scales = w_scales.repeat(layout.groups)
     inner = ConvLayout(ones, zeros, layout.dilation, layout.groups)
@@ -147,7 +147,7 @@ def _beside_zeros(x: Tensor) -> Tensor:
     return wide.flatten(-2).movedim(-1, 1)
 
 
-def spread_out(x: Tensor, zero_point: int, kernel: tuple[int, ...], layout: ConvLayout) -> Tensor:
+def spreadoutput(x: Tensor, zero_point: int, kernel: tuple[int, ...], layout: ConvLayout) -> Tensor:
     """x with stride - 1 zero points between its values, and around it what the kernel needs."""
     sizes, source, target = [], [slice(None)] * 2, [slice(None)] * 2
     assert layout.output_padding is not None
@@ -167,6 +167,11 @@ def spread_out(x: Tensor, zero_point: int, kernel: tuple[int, ...], layout: Conv
     return y
 
 
+def windows_of(layout: ConvLayout) -> tuple[list[int], list[int], list[int], int]:
+    """Stride, padding, dilation and groups, as the operators take them."""
+    return list(layout.stride), list(layout.padding), list(layout.dilation), layout.groups
+
+
 def channels_last(y: Tensor) -> Tensor:
     """y (n, c, ...) with the strides of a contiguous (n, ..., c)."""
     c, size = y.shape[1], y.shape[2:]
@@ -179,22 +184,22 @@ def channels_last(y: Tensor) -> Tensor:
         return y
     # The stride of an axis of length 1 may be any; the fake kernels promise this one.
     same = y.movedim(1, -1).is_contiguous()
-    return y.as_strided(y.shape, expected) if same else _channels_last_clone(y)
+    return y.as_strided(y.shape, expected) if same else channels_last_clone(y)
 
 
 # What the operators take for outputs in float32: scale, zero point, dtype.
 _REAL = (1.0, 0, torch.float32)
 # ... and for what follows the sums.
 _Unary = tuple[str, list[float], str]
-_NONE: _Unary = ("none", [], "")
-_RELU: _Unary = ("relu", [], "")
+NONE: _Unary = ("none", [], "")
+RELU: _Unary = ("relu", [], "")
 
 
-def _out(scale: float, zero_point: int, dtype: torch.dtype) -> tuple[float, int, torch.dtype]:
+def output(scale: float, zero_point: int, dtype: torch.dtype) -> tuple[float, int, torch.dtype]:
     return _REAL if dtype == torch.float32 else (scale, zero_point, dtype)
 
 
-def _can_be_summed(residual: Tensor, out_dtype: torch.dtype) -> bool:
+def can_be_summed(residual: Tensor, out_dtype: torch.dtype) -> bool:
     """Whether the operators add such a residual themselves."""
     return residual.dtype == out_dtype and out_dtype != torch.int8
 
@@ -212,5 +217,8 @@ def _float32(vector: Tensor) -> Tensor:
     return vector.to(torch.float32).contiguous()
 
 
-def _channels_last_clone(y: Tensor) -> Tensor:
+def channels_last_clone(y: Tensor) -> Tensor:
+    """A copy of y (n, c, ...), channels last in memory."""
+    if y.ndim == 4 and y.is_contiguous(memory_format=torch.channels_last):
+        return y.clone(memory_format=torch.channels_last)
     return y.movedim(1, -1).clone(memory_format=torch.contiguous_format).movedim(-1, 1)

@@ -379,13 +379,13 @@ def _old_name(name: str, how: str) -> None:
 def relu(input: QTensor, inplace: bool = False) -> QTensor:
     """max(x, 0): no integer below the zero point."""
     x = quantized(input, "relu")
-    return _kept(x, activations.relu(x.values, x.q_zero_point()), inplace)
+    return _kept(x, kernels.relu(x.values, x.q_zero_point()), inplace)
 
 
 def relu6(input: QTensor, inplace: bool = False) -> QTensor:
     """min(max(x, 0), 6), with 6 rounded to an integer."""
     x = quantized(input, "relu6")
-    return _kept(x, activations.relu6(x.values, x.q_scale(), x.q_zero_point()), inplace)
+    return _kept(x, kernels.clamp(x.values, x.q_scale(), x.q_zero_point(), 0.0, 6.0), inplace)
 
 
 def hardtanh(
@@ -394,13 +394,13 @@ def hardtanh(
     """x clamped to the real numbers ``min_val`` and ``max_val``, each rounded to an integer."""
     x = quantized(input, "hardtanh")
     limits = (min_val, max_val)
-    return _kept(x, activations.clamp(x.values, x.q_scale(), x.q_zero_point(), *limits), inplace)
+    return _kept(x, kernels.clamp(x.values, x.q_scale(), x.q_zero_point(), *limits), inplace)
 
 
 def clamp(input: QTensor, min_: float, max_: float) -> QTensor:
     """x clamped to the real numbers ``min_`` and ``max_``, each rounded to an integer."""
     x = quantized(input, "clamp")
-    return x.with_values(activations.clamp(x.values, x.q_scale(), x.q_zero_point(), min_, max_))
+    return x.with_values(kernels.clamp(x.values, x.q_scale(), x.q_zero_point(), min_, max_))
 
 
 def threshold(input: QTensor, threshold: float, value: float) -> QTensor:
