@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from lowbit.nn.quantized._objects import held
+
 # What else such a state dict has beside a weight; dynamic layers make no use of it.
 _BESIDE = (
     "scale",
@@ -23,27 +25,28 @@ def unpacked(state_dict: dict[str, Any], key: str) -> tuple[Any, Tensor | None] 
     cells    <key> an object of torch's, packed
     LSTM     <key>#0 and <key>#1, the input's and the state's matrix of one packed object
 
-    None where there is no such key.
+    None where there is no such key; what torch's layers save beside a weight is taken out then
+    too, as converted state dicts have it still.
     """
     key, _, part = key.partition("#")
     found = state_dict.get(key)
+    prefix = key.removesuffix("weight").removesuffix("_packed_params._packed_params")
+    if found is None or (isinstance(found, Tensor) and not getattr(found, "is_quantized", False)):
+        if prefix != key:
+            _drop_beside(state_dict, prefix)
+        return None
     if isinstance(found, Tensor):
-        if not getattr(found, "is_quantized", False):
-            return None
         bias = state_dict.pop(key.removesuffix("weight") + "bias", None)
     elif isinstance(found, tuple):
         found, bias = found
-    elif found is not None:
-        state = found.__getstate__()[0]
-        if part:
-            # ("quantized_dynamic", biases, …, packed) or ("quantized_fp16", …, packed)
-            state = state[-1][int(part)].__getstate__()[0]
-        found, bias = state[0], state[1]
     else:
-        return None
+        found, bias = held(found, int(part) if part else None)
     if not part or part == "1":
         del state_dict[key]
-        prefix = key.removesuffix("weight").removesuffix("_packed_params._packed_params")
-        for name in _BESIDE:
-            state_dict.pop(prefix + name, None)
+        _drop_beside(state_dict, prefix)
     return found, bias
+
+
+def _drop_beside(state_dict: dict[str, Any], prefix: str) -> None:
+    for name in _BESIDE:
+        state_dict.pop(prefix + name, None)
