@@ -20,6 +20,7 @@ from torch import nn
 import lowbit
 from experiments import _checkpoint, _published
 from experiments._app import Problem, clear_errors
+from experiments.recipes import _teacher
 from lowbit.qconfig import get_default_qconfig
 
 # How a trained model becomes int8: ranges from calibration, as it runs, or from its training.
@@ -123,14 +124,16 @@ def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
     """The Lightning module: model, loss, optimizer and scheduler.
 
     A recipe that takes ``input_quantization`` and ``weight_quantization`` is given the quantizers
-    with a float model, and puts them in itself. Where ``start`` names a checkpoint, the model has
-    its weights by then.
+    with a float model, and puts them in itself. One with a ``teacher`` is given that network.
+    Where ``start`` names a checkpoint, the model has its weights by then.
     """
     accepted = takes(cfg.recipe._target_)
-    own = {k: v for k, v in quantization(cfg).items() if k in accepted}
+    own: dict[str, Any] = {k: v for k, v in quantization(cfg).items() if k in accepted}
     model = make_model(cfg, data, quantized=not own)
     if cfg.get("start") is not None and cfg.get("resume") is None:
         _checkpoint.load_model(model, cfg.start)
+    if cfg.recipe.get("teacher") is not None:
+        own["teacher"] = _teacher.make(cfg.recipe.teacher, data)
     recipe = instantiate(
         cfg.recipe,
         model=model,
@@ -222,7 +225,9 @@ def build(cfg: DictConfig, folder: Path) -> Run:
 
 
 def for_test(cfg: DictConfig) -> Run:
-    """Data, recipe and a trainer that writes nothing."""
+    """Data, recipe and a trainer that writes nothing. A recipe has no teacher then."""
+    if cfg.recipe.get("teacher") is not None:
+        cfg = OmegaConf.merge(cfg, {"recipe": {"teacher": None}})  # type: ignore[assignment]
     data, recipe = prepare(cfg)
     trainer = instantiate(
         cfg.trainer,

@@ -46,10 +46,10 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         ) from error
 
 
-def load_model(model: nn.Module, path: str | Path) -> None:
+def load_model(model: nn.Module, path: str | Path, key: str = "start") -> None:
     """Put the weights of a checkpoint's model into ``model``, for a training to start with.
 
-    A ``Problem`` where they are of another model.
+    A ``Problem`` where they are of another model; ``key`` of the configuration names the file.
     """
     saved = read(path)["state_dict"]
     weights = {k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")}
@@ -57,7 +57,7 @@ def load_model(model: nn.Module, path: str | Path) -> None:
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise Problem(
-            f"start: the checkpoint {path} is of another model than the configuration makes "
+            f"{key}: the checkpoint {path} is of another model than the configuration makes "
             f"({' '.join(str(error).split())[:400]})"
         ) from error
 

@@ -92,9 +92,13 @@ class Classify(pl.LightningModule):
             x = share * x + (1 - share) * x[other]
             target = share * target + (1 - share) * target[other]
         scores = self(x)
-        loss = self.loss(scores, smooth(target, self.label_smoothing))
+        loss = self.objective(x, scores, target)
         self._log("train", loss, scores, target.argmax(-1))
         return loss
+
+    def objective(self, x: Tensor, scores: Tensor, target: Tensor) -> Tensor:
+        """What training makes small: of the scores of images x, for target probabilities."""
+        return self.loss(scores, smooth(target, self.label_smoothing))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("val", batch)
