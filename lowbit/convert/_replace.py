@@ -47,6 +47,24 @@ def put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
                 holder._modules[name] = new
 
 
+def call_layers(model: nn.Module) -> None:
+    """Have torch's encoder layers call linear layers that were replaced.
+
+    In inference they hand weights to one kernel for all, which knows float ones alone; without
+    this of their conditions they do not.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            linears = (module.linear1, module.linear2)
+            if any(type(linear) is not nn.Linear for linear in linears):
+                module.activation_relu_or_gelu = 0
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoder):
+            layers = [m for m in module.layers if isinstance(m, nn.TransformerEncoderLayer)]
+            if not all(layer.activation_relu_or_gelu for layer in layers):
+                module.use_nested_tensor = False  # those, too, are for that kernel
+
+
 def added(model: fx.GraphModule, name: str, module: nn.Module) -> str:
     """The name under which a module was added, which is a free one."""
     free = name

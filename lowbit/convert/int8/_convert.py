@@ -6,12 +6,12 @@ from typing import Any
 
 from torch import fx, nn
 
-from lowbit.convert._replace import put
+from lowbit.convert._replace import call_layers, put
 from lowbit.convert._report import Row, stored_bytes
 from lowbit.convert.int8._islands import Island
 from lowbit.convert.int8._layers import EMBEDDINGS, WEIGHTED, weighted, why_not
 from lowbit.convert.int8._lower import Lowering, quantize
-from lowbit.convert.int8._made import Made, int8_layer
+from lowbit.convert.int8._made import Made, int8_layer, waits_for_data
 from lowbit.convert.int8._prepare import is_prepared
 from lowbit.kernels import int8 as kernels
 from lowbit.nn import QuantizedLayer
@@ -46,16 +46,26 @@ def to_int8(model: nn.Module) -> list[Row]:
 
 
 def _islands(model: nn.Module) -> dict[str, Made]:
+    """Layers that see their own input; those that no data reached stay, unless it is all."""
     made = {}
-    for name, layer in list(model.named_modules()):
-        observer: Any = getattr(layer, "input_observer", None)
-        if observer is None:
+    observed: list[tuple[str, Any]] = [
+        (name, module)
+        for name, module in model.named_modules()
+        if hasattr(module, "input_observer")
+    ]
+    waiting = [name for name, layer in observed if waits_for_data(layer.input_observer)]
+    for name, layer in observed:
+        observer = layer.input_observer
+        if name in waiting and len(waiting) < len(observed):
+            layer._forward_pre_hooks.clear()  # the observer's: layers with others have none
+            del layer.input_observer
             continue
         island = Island(
             quantize(observer, f"{name}.input_observer"), int8_layer(layer, None, False, False, "")
         )
         put(model, layer, island)
         made[name] = Made(name, island, "float", [])
+    call_layers(model)
     return made
 
 
@@ -109,5 +119,7 @@ def _left(name: str, module: nn.Module, prepared: bool) -> Row:
     elif not prepared:
         row.why = "its input has no scale: lowbit.prepare the model, and show it data"
     else:
-        row.why = why_not(module) or "no qconfig that quantizes activations, or a float input"
+        row.why = why_not(module) or (
+            "no qconfig that quantizes activations, a float input, no call in calibration, or hooks"
+        )
     return row

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lowbit import qconfig as qconfigs
-from lowbit.convert._replace import put
+from lowbit.convert._replace import call_layers, put
 from lowbit.convert._trace import has_hooks
 from lowbit.convert.int8._plain import to_plain
 from lowbit.nn import quantized as nnq
@@ -88,6 +88,7 @@ def quantize_dynamic(
         if module is result:
             return made.eval()
         put(result, module, made.eval())
+    call_layers(result)
     return result
 
 

@@ -34,6 +34,7 @@ CATS: tuple[Any, ...] = (torch.cat, torch.concat, torch.concatenate)
 FIXED: tuple[Any, ...] = (
     *(torch.sigmoid, F.sigmoid, "sigmoid", torch.tanh, F.tanh, "tanh", F.hardsigmoid),
 )
+RESIZES = ("nearest", "bilinear")
 QUERIES = ("size", "dim", "numel", "ndimension", "is_contiguous")
 _SAME_METHODS = (
     *("flatten", "reshape", "view", "permute", "transpose", "movedim", "unflatten", "squeeze"),
@@ -70,7 +71,9 @@ _FIXED_MODULES = (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid)
 def kind_of(node: fx.Node, model: nn.Module, stubs: bool) -> Kind:
     """The kind of a node; ``stubs``: whether the model says by stubs what is to be int8."""
     if node.op == "call_module":
-        return _of_module(model.get_submodule(str(node.target)), stubs)
+        kind = _of_module(model.get_submodule(str(node.target)), stubs)
+        plain = len(node.args) == 1 and not node.kwargs  # no output_size, say
+        return Kind.FLOAT if kind is Kind.WEIGHTED and not plain else kind
     if node.op == "call_method" and node.target in QUERIES:
         return Kind.QUERY
     if node.op == "call_function" and node.target is getattr:
@@ -81,6 +84,8 @@ def kind_of(node: fx.Node, model: nn.Module, stubs: bool) -> Kind:
         return Kind.OWN
     if node.target in FIXED:
         return Kind.FIXED
+    if node.target is F.interpolate and not _resizes_integers(node):
+        return Kind.FLOAT
     same = _SAME_FUNCTIONS if node.op == "call_function" else _SAME_METHODS
     return Kind.SAME if node.target in same and _only_reads_first(node) else Kind.FLOAT
 
@@ -94,13 +99,19 @@ def _of_module(module: nn.Module, stubs: bool) -> Kind:
     if weighted(module) is not None:
         return Kind.FLOAT if why_not(module) else Kind.WEIGHTED
     if type(module) in _SAME_MODULES and not getattr(module, "return_indices", False):
-        return Kind.SAME
+        return Kind.SAME if getattr(module, "mode", "nearest") in RESIZES else Kind.FLOAT
     if type(module) in _FIXED_MODULES:
         return Kind.FIXED
     own = OWN_SCALE_BETWEEN_STUBS if stubs else OWN_SCALE
     if type(module) in own and getattr(module, "track_running_stats", True) is not False:
         return Kind.OWN
     return Kind.FLOAT
+
+
+def _resizes_integers(node: fx.Node) -> bool:
+    mode = node.args[3] if len(node.args) > 3 else node.kwargs.get("mode", "nearest")
+    others = (node.kwargs.get("recompute_scale_factor"), node.kwargs.get("antialias"))
+    return mode in RESIZES and len(node.args) < 6 and not any(others)
 
 
 def _only_reads_first(node: fx.Node) -> bool:
@@ -133,8 +144,9 @@ def is_cat(node: fx.Node) -> bool:
 def clamp_of(node: fx.Node, model: nn.Module) -> str:
     """ "relu", "relu6", or "" for another operation."""
     if node.op == "call_module":
-        kind = type(model.get_submodule(str(node.target)))
-        return {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(kind, "")
+        module = model.get_submodule(str(node.target))
+        clamp = {nn.ReLU: "relu", nn.ReLU6: "relu6"}.get(type(module), "")
+        return "" if has_hooks(module) else clamp
     if node.op == "call_function" and node.target in RELU6S:
         return "relu6"
     return "relu" if node.op.startswith("call") and node.target in RELUS else ""

@@ -23,6 +23,7 @@ from lowbit.convert.int8._made import Made, int8_layer, scale_of
 from lowbit.convert.int8._normalise import free_name, replace_call
 from lowbit.functional import int8
 from lowbit.nn import quantized as nnq
+from lowbit.qconfig import default_quint8_weight_qconfig
 
 
 class Lowering:
@@ -57,6 +58,7 @@ class Lowering:
         self._dequantize()
         self._drop_stubs()
         self._reshape()
+        self._relu_methods()
         self.graph.eliminate_dead_code()
         self.graph.lint()
         self.model.delete_all_unused_submodules()
@@ -197,6 +199,8 @@ class Lowering:
         elif value.op == "call_module":
             module = self._module(value)
             module.activation_post_process = observer
+            if type(module) is nn.PReLU:  # its slope is uint8, whatever weights are
+                setattr(module, "qconfig", default_quint8_weight_qconfig)  # noqa: B010
             check_seen(observer, str(node.target))
             made = OWN_SCALE_BETWEEN_STUBS[type(module)].from_float(module)
             del module.activation_post_process
@@ -275,6 +279,12 @@ class Lowering:
         for node in self.graph.find_nodes(op="call_method", target="view"):
             if not any(isinstance(arg, torch.dtype) for arg in node.args):
                 node.target = "reshape"
+
+    def _relu_methods(self) -> None:
+        """x.relu() of integers: a QTensor has the function alone."""
+        for node in self.integers:
+            if node.op == "call_method" and node.target in ("relu", "relu_"):
+                node.op, node.target = "call_function", F.relu
 
     def _drop_stubs(self) -> None:
         for node in list(self.graph.nodes):

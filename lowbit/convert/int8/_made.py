@@ -21,10 +21,15 @@ class Made(NamedTuple):
     folded: list[str]
 
 
+def waits_for_data(observer: Any) -> bool:
+    """Whether an observer finds its range in data, and was shown none."""
+    inside = getattr(observer, "activation_post_process", observer)
+    return hasattr(inside, "min_val") and not has_seen(observer)
+
+
 def scale_of(observer: Any, name: str) -> tuple[float, int, tuple[int, int] | None]:
     """Scale, zero point and limits of an observer; ValueError where it was shown nothing."""
-    inside = getattr(observer, "activation_post_process", observer)
-    if hasattr(inside, "min_val") and not has_seen(observer):
+    if waits_for_data(observer):
         raise ValueError(
             f"{name} has seen no data, so that there is no scale: call the prepared model on "
             "batches of training data before lowbit.convert"

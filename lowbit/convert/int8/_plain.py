@@ -31,6 +31,23 @@ def to_plain(model: nn.Module) -> None:
             layer.__class__ = PLAIN[type(layer)]
 
 
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def numbers_for_padding(model: nn.Module) -> None:
+    """Padding by name, "valid" or "same", becomes numbers where both sides get equal ones."""
+    for layer in model.modules():
+        if not isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+            continue
+        if type(layer) not in _CONVS or not isinstance(layer.padding, str):
+            continue
+        spans = [d * (k - 1) for d, k in zip(layer.dilation, layer.kernel_size, strict=True)]
+        if layer.padding == "valid":
+            layer.padding = (0,) * len(spans)
+        elif all(span % 2 == 0 for span in spans):
+            layer.padding = tuple(span // 2 for span in spans)
+
+
 def _is_plain(layer: Any) -> bool:
     quantizers = (layer.input_quantization, layer.weight_quantization)
     if any(quantizer is not None for quantizer in quantizers):

@@ -75,6 +75,8 @@ class Plan:
         kind = self.kinds[user]
         if kind is Kind.DEQUANT:
             return value in self.able
+        if kind is Kind.QUANT:
+            return False  # quantizes float numbers
         if user not in self.able or value not in tensors_read(user, kind):
             return False
         return kind is Kind.WEIGHTED or user in self.wanted

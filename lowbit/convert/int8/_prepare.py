@@ -13,8 +13,8 @@ from lowbit.convert._trace import NotTraceable, example_shapes, has_hooks, trace
 from lowbit.convert.int8 import _normalise
 from lowbit.convert.int8._islands import prepare_islands
 from lowbit.convert.int8._kinds import Kind, tensors_read
-from lowbit.convert.int8._layers import EMBEDDINGS, WEIGHTED, why_not
-from lowbit.convert.int8._plain import to_plain
+from lowbit.convert.int8._layers import EMBEDDINGS, WEIGHTED, weighted, why_not
+from lowbit.convert.int8._plain import numbers_for_padding, to_plain
 from lowbit.convert.int8._plan import Plan
 from lowbit.convert.int8._qconfigs import QConfigs, is_static
 
@@ -85,6 +85,7 @@ def _prepared(model: nn.Module, given: Any, example: Any, *, training: bool) -> 
         raise ValueError("the model is prepared already; prepare the float model")
     result = copy.deepcopy(model).train(training)
     to_plain(result)
+    numbers_for_padding(result)
     qconfigs = QConfigs(result, given, training=training)
 
     def static_of(name: str) -> Any:
@@ -106,10 +107,12 @@ def _prepared(model: nn.Module, given: Any, example: Any, *, training: bool) -> 
         _observe(traced, static_of, qconfigs.rest, arguments, training=training)
         result = traced.train(training)
     if not is_prepared(result) and not any(type(m) in EMBEDDINGS for m in result.modules()):
+        reasons = {why_not(m) for m in result.modules() if weighted(m) is not None} - {""}
         raise ValueError(
             "nothing to quantize: no Linear or Conv has a qconfig with observers"
             + (", between QuantStub and DeQuantStub" if _has_stubs(result) else "")
             + "; give prepare a qconfig"
+            + "".join(f"; {reason}" for reason in sorted(reasons))
         )
     return result
 

@@ -16,7 +16,7 @@ def interpolate(
     mode: str = "nearest",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """(n, c, h, w), or (n, c, d, h, w) for nearest, to ``size`` or times ``scale_factor``.
+    """(n, c, h, w) to ``size`` or times ``scale_factor``; nearest of one and three axes as well.
 
     ``nearest`` picks integers. ``bilinear`` interpolates values - zero_point in float32, as
     ``torch.nn.functional.interpolate`` does, and rounds half to even.
@@ -25,10 +25,10 @@ def interpolate(
     and scale factor is given.
     """
     axes = values.dim() - 2
-    if (mode, axes) not in (("nearest", 2), ("nearest", 3), ("bilinear", 2)):
+    if (mode, axes) not in (("nearest", 1), ("nearest", 2), ("nearest", 3), ("bilinear", 2)):
         raise NotImplementedError(
             f"interpolate with mode {mode!r} of a tensor with {axes} axes of places: integers "
-            "have 'nearest' for two and three and 'bilinear' for two; dequantize for others"
+            "have 'nearest' for one to three and 'bilinear' for two; dequantize for others"
         )
     if (size is None) == (scale_factor is None):
         raise ValueError(

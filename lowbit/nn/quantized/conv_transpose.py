@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+import torch
 from torch import nn
 
 from lowbit.kernels import int8 as kernels
@@ -40,7 +41,7 @@ class ConvTransposeNd(ConvNd):
         )
 
     def forward(self, input: QTensor) -> QTensor:
-        """QTensor (n, in_channels, ...) -> QTensor (n, out_channels, ...)."""
+        """QTensor (n, in_channels, ...) -> QTensor (n, out_channels, ...), or float32 numbers."""
         scale, zero_point = self._scale, self._zero_point
         values, x_scale, x_zero_point = self._input(input)
         values = kernels.conv_transpose(
@@ -60,6 +61,8 @@ class ConvTransposeNd(ConvNd):
             zero_point,
             self.out_dtype,
         )
+        if self.out_dtype == torch.float32:
+            return values  # type: ignore[return-value]
         return self._limited(QTensor(values, scale, zero_point))
 
     @classmethod

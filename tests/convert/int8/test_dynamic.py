@@ -206,6 +206,22 @@ def test_layers_that_would_lose_something_stay() -> None:
     assert torch.equal(quantized[:4](x), model[:4](x))
 
 
+def test_encoders_of_torch_call_their_int8_layers() -> None:
+    """In inference they would hand float weights to one kernel, and nested tensors with a mask."""
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(20, 2, 32, batch_first=True)
+    encoder = nn.TransformerEncoder(layer, 2).eval()
+    x, mask = _noise(3, 5, 20), torch.tensor([[False, False, False, True, True]] * 3)
+    with torch.no_grad():
+        quantized = check(encoder, x)
+        wanted = encoder(x, src_key_padding_mask=mask)[:, :3]
+        found = quantized(x, src_key_padding_mask=mask)[:, :3]
+    assert is_int8(quantized.layers[0].linear1)
+    assert sqnr(wanted, found) > BOUND
+    assert quantized.train()(x).shape == x.shape
+    check(nn.Transformer(20, 2, 1, 1, 32, batch_first=True), x, x)
+
+
 def test_attention_keeps_its_projection() -> None:
     attention = nn.MultiheadAttention(20, 2, batch_first=True)
     check(attention, *[_noise(3, 5, 20)] * 3)

@@ -67,6 +67,34 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
         ),
         images(),
     ),
+    "transposed": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose2d(3, 8, 3, stride=2, padding=1, output_padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.ConvTranspose2d(8, 4, 2, groups=2),
+        ),
+        images(),
+    ),
+    "transposed, one axis, resized": (
+        lambda: nn.Sequential(
+            nn.ConvTranspose1d(3, 8, 3, stride=2),
+            nn.ReLU(),
+            nn.Upsample(scale_factor=2),
+            nn.ConvTranspose1d(8, 4, 2),
+        ),
+        _noise(8, 3, 20),
+    ),
+    "padding by name": (
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, (3, 5), padding="same", dilation=(2, 1)),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding="same", padding_mode="reflect"),
+            nn.ReLU(),
+            nn.Conv2d(8, 4, 2, padding="valid"),
+        ),
+        images(),
+    ),
     "MLP": (
         lambda: nn.Sequential(
             nn.Flatten(),
@@ -217,6 +245,38 @@ def test_layers_with_hooks_and_parametrizations_keep_them(kind: str) -> None:
     x = images()
     converted, report = to_int8(model, x)
     assert [row.name for row in report if not row.int8] == ["0"]
+    assert sqnr(model(x), converted(x)) > BOUND
+
+
+def test_an_activation_with_a_hook_keeps_it() -> None:
+    model = nn.Sequential(conv(3, 8), nn.ReLU(), conv(8, 8)).eval()
+    model[1].register_forward_hook(lambda module, inputs, output: output * 2)
+    x = images()
+    converted, _ = to_int8(model, x)
+    assert sqnr(model(x), converted(x)) > BOUND
+
+
+def test_what_int8_has_no_form_of_stays_with_a_reason() -> None:
+    """Uneven padding, another padding mode, and a call with more than its input."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        y = self.even(self.circular(torch.relu(self.a(x))))
+        return self.up(y, output_size=[34, 34])
+
+    model = model_of(
+        forward,
+        a=conv(3, 8),
+        circular=nn.Conv2d(8, 8, 3, padding=1, padding_mode="circular"),
+        even=nn.Conv2d(8, 8, 4, padding="same"),
+        up=nn.ConvTranspose2d(8, 4, 3, stride=2),
+    )
+    x = images()
+    converted, report = to_int8(model, x)
+    rows = {row.name: row for row in report}
+    assert [name for name in rows if rows[name].int8] == ["a"]
+    assert "circular" in rows["circular"].why
+    assert "same" in rows["even"].why
+    assert converted(x).shape == (8, 4, 34, 34)
     assert sqnr(model(x), converted(x)) > BOUND
 
 

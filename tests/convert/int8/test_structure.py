@@ -101,6 +101,37 @@ def test_a_forward_that_torch_fx_cannot_follow() -> None:
     assert sqnr(model(x), converted(x)) > BOUND
 
 
+def test_a_layer_that_no_data_reached_stays_in_float() -> None:
+    class Auxiliary(Untraceable):
+        def __init__(self) -> None:
+            super().__init__()
+            self.unused = nn.Linear(8, 5)
+
+    model, x = used(Auxiliary()), images()
+    converted, report = to_int8(model, x)
+    assert [row.name for row in report if not row.int8] == ["unused"]
+    assert type(converted.unused) is nn.Linear
+    assert converted.unused(torch.ones(1, 8)).shape == (1, 5)
+    assert sqnr(model(x), converted(x)) > BOUND
+
+
+def test_a_stub_quantizes_once() -> None:
+    model = nn.Sequential(QuantStub(), conv(3, 8), nn.ReLU(), conv(8, 8), DeQuantStub()).eval()
+    converted, _ = to_int8(model, images())
+    found = list(classes(converted).values())
+    assert (found.count("Quantize"), found.count("DeQuantize")) == (1, 1)
+
+
+def test_encoder_layers_of_torch() -> None:
+    encoder = nn.TransformerEncoderLayer(20, 2, 32, batch_first=True).eval()
+    x = torch.randn(8, 5, 20)
+    for model, taken in ((encoder, 2), (nn.Sequential(encoder, nn.Linear(20, 4)).eval(), 1)):
+        converted, report = to_int8(model, x)
+        assert sum(row.int8 for row in report) == taken
+        with torch.no_grad():
+            assert sqnr(model(x), converted(x)) > BOUND
+
+
 def test_stubs_in_a_forward_that_torch_fx_cannot_follow() -> None:
     class Stubs(nn.Module):
         def __init__(self) -> None:
