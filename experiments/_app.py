@@ -106,11 +106,12 @@ class Sweep(Callback):
                 self._check(list(job))
 
     def _check(self, overrides: list[str]) -> None:
-        from experiments import _build
+        from experiments import _build, _stages
 
         try:
             with clear_errors():
-                _build.check(hydra.compose(config_name="train", overrides=overrides))
+                cfg = hydra.compose(config_name="train", overrides=overrides)
+                (_build if cfg.get("stages") is None else _stages).check(cfg)
         except CompactHydraException as error:
             # Hydra turns an exception of a callback into a warning, and would go on to train.
             print(f"{' '.join(overrides)}: {error}", file=sys.stderr)

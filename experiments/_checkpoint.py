@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from experiments._app import Problem
+from lowbit.quantizers import Quantizer
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -47,12 +48,20 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
 
 
 def load_model(model: nn.Module, path: str | Path, key: str = "start") -> None:
-    """Put the weights of a checkpoint's model into ``model``, for a training to start with.
+    """Put the weights of a checkpoint's model into ``model``.
 
     A ``Problem`` where they are of another model; ``key`` of the configuration names the file.
+    For a training to ``start`` with, quantizers may differ: what the checkpoint has not of the
+    model's keeps its first value, and what it has of others is left out.
     """
     saved = read(path)["state_dict"]
     weights = {k.removeprefix("model."): v for k, v in saved.items() if k.startswith("model.")}
+    if key == "start":
+        own = _of_quantizers(model)
+        present = set(model.state_dict())
+        weights = {k: v for k, v in weights.items() if k in present or not _in_quantizer(k)}
+        missing = own - set(weights)
+        weights |= {k: v for k, v in model.state_dict().items() if k in missing}
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
@@ -60,6 +69,21 @@ def load_model(model: nn.Module, path: str | Path, key: str = "start") -> None:
             f"{key}: the checkpoint {path} is of another model than the configuration makes "
             f"({' '.join(str(error).split())[:400]})"
         ) from error
+
+
+def _of_quantizers(model: nn.Module) -> set[str]:
+    """The names of the tensors that quantizers hold."""
+    return {
+        f"{name}.{key}"
+        for name, module in model.named_modules()
+        if isinstance(module, Quantizer)
+        for key in module.state_dict()
+    }
+
+
+def _in_quantizer(key: str) -> bool:
+    """Whether a tensor of a state dict is of the quantizer of a layer."""
+    return any(part in ("input_quantization", "weight_quantization") for part in key.split("."))
 
 
 def config_of(checkpoint: str | Path | None, config: str | Path | None = None) -> DictConfig:

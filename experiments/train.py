@@ -11,7 +11,17 @@ from experiments import _app
 
 
 def train(cfg: DictConfig) -> dict[str, float]:
-    """Train as ``cfg`` says, test the best and the last weights, report; returns the metrics."""
+    """Train as ``cfg`` says, in one go or in ``stages``; returns the metrics."""
+    from experiments import _stages
+
+    if cfg.get("stages") is None:
+        return train_once(cfg)
+    with _app.clear_errors(ValueError):
+        return _stages.train(cfg, train_once)
+
+
+def train_once(cfg: DictConfig) -> dict[str, float]:
+    """Train, test the best and the last weights, report; returns the metrics."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     from experiments import _build, _int8, _packed, _report
