@@ -125,6 +125,14 @@ def real(g: Recorder, values: Any, scale: float, zero_point: int, dtype: Any = N
     return g.node("DequantizeLinear", values, g.number(scale), g.number(zero_point, dtype))
 
 
+@handles("lowbit::int8_clamp")
+def clamp(g: Recorder, y: Tensor, values: Tensor, low: int, high: int) -> str:
+    """Integers between two, where their dtype reaches beyond."""
+    least, greatest = limits(values.dtype)
+    ends = [g.number(end, values.dtype) if least < end < greatest else None for end in (low, high)]
+    return g.node("Clip", values, *ends) if any(ends) else g.name(values)
+
+
 # Linear layers and convolutions.
 
 

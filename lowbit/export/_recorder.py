@@ -168,13 +168,13 @@ class Recorder(TorchFunctionMode):
     def _unknown(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
         result = self._call(func, args, kwargs)
         leaves = _pytree.tree_leaves(result)
-        if name in _FACTS or all(isinstance(x, (torch.dtype, torch.device)) for x in leaves):
-            return result
         if any(isinstance(x, Tensor) for x in leaves):
             raise NotImplementedError(
                 f"lowbit.export.onnx has no operator for {name}: leave it out of the exported "
                 "model, or use functions that it knows: " + ", ".join(sorted(self._handlers))
             )
+        if name in _FACTS or all(isinstance(x, (torch.dtype, torch.device)) for x in leaves):
+            return result
         raise NotImplementedError(
             f"{name} of a tensor that comes from the inputs gives a number to Python, which a "
             "graph does not have"
@@ -192,7 +192,6 @@ _FACTS = {
     "is_contiguous",
     "is_floating_point",
     "is_inference",
-    "is_nonzero_dim",
     "ndimension",
     "nelement",
     "numel",

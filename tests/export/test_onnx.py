@@ -141,6 +141,12 @@ LAYERS = {
     "softmax": (lambda: nnq.Softmax(1, 1 / 256, 0), IMAGE, None),
     "prelu": (lambda: nnq.PReLU(0.05, 60, 8), IMAGE, None),
     "nearest": (lambda: calling(F.interpolate, scale_factor=2), IMAGE, "Resize"),
+    "nearest_size": (lambda: calling(F.interpolate, (7, 13)), IMAGE, "Resize"),
+    "bilinear_scale": (
+        lambda: calling(F.interpolate, scale_factor=2, mode="bilinear"),
+        IMAGE,
+        None,
+    ),
     "bilinear": (lambda: calling(qF.interpolate, (7, 13), None, "bilinear", True), IMAGE, None),
     "batch_norm": (batch_norm, IMAGE, None),
     "layer_norm": (lambda: norm("LayerNorm"), IMAGE, None),
@@ -292,6 +298,8 @@ def test_what_has_no_operator_is_named():
         export.onnx(calling(torch.cumsum, 1), normal(2, 3))
     with pytest.raises(NotImplementedError, match="gives a number to Python"):
         export.onnx(calling(lambda x: x if x.sum().item() > 0 else -x), normal(2, 3))
+    with pytest.raises(NotImplementedError, match="no operator for __get__"):
+        export.onnx(calling(lambda x: x.real), normal(2, 3))
     with pytest.raises(NotImplementedError, match="views of"):
         export.onnx(calling(lambda x: (x.view(3, -1).relu_(), x * 2)[1]), normal(2, 3))
     with pytest.raises(NotImplementedError, match="windows of several sizes"):
