@@ -75,18 +75,21 @@ run() {
   done
 }
 
-# have_run FOLDER CORE...: core_test in FOLDER printed a line for each of them.
+# have_run FOLDER CORE...: core_test in FOLDER printed a line for each of them, and int8_test for
+# each with the prefix int8_.
 have_run() {
-  local core
+  local core test
   for core in "${@:2}"; do
-    grep -qw -- "$core" "$1/core_test.log" || fail "$core is supported here, and was not tested"
+    test=core_test
+    [[ $core != int8_* ]] || test=int8_test
+    grep -qw -- "${core#int8_}" "$1/$test.log" || fail "$core is supported here, and was not tested"
   done
 }
 
 # What this processor supports, asked of the system and not of the code under test.
 cores_here() {
   local flags
-  echo scalar
+  echo scalar int8_scalar
   if [ -r /proc/cpuinfo ]; then
     flags=$(grep -m1 -iE '^(flags|features)[[:space:]]*:' /proc/cpuinfo || true)
   else
@@ -94,11 +97,12 @@ cores_here() {
     [ "$(architecture_of "$(uname -m)")" = arm64 ] || flags=""
   fi
   has() { local flag; for flag in "$@"; do [[ " $flags " == *" $flag "* ]] || return 1; done; }
-  ! has avx2 fma || echo avx2
-  ! has avx2 fma avx512f avx512bw avx512vl avx512dq || echo avx512bw
+  ! has avx2 fma || echo avx2 int8_avx2
+  ! has avx2 fma avx512f avx512bw avx512vl avx512dq || echo avx512bw int8_avx512bw
+  ! has avx2 fma avx512f avx512bw avx512vl avx512dq avx512_vnni || echo int8_avx512_vnni
   ! has avx2 fma avx512f avx512bw avx512vl avx512dq avx512_vpopcntdq || echo avx512_vpopcntdq
   ! has asimd || echo neon
-  ! has asimddp || echo neon_dot
+  ! has asimddp || echo neon_dot int8_neon_dot
 }
 
 native() {
@@ -133,7 +137,7 @@ arm64() {
   fi
   build "$out/arm64" arm64 $compiler -O3 -static
   run "$out/arm64" $emulator -cpu max -- --quick
-  have_run "$out/arm64" neon_dot neon scalar
+  have_run "$out/arm64" neon_dot neon scalar int8_neon_dot int8_scalar
   $emulator -cpu cortex-a53 "$out/arm64/core_test" --quick neon_dot > /dev/null 2>&1 || status=$?
   [ $status -eq 2 ] || fail "neon_dot on a processor without it: exit $status, 2 expected"
 }

@@ -9,6 +9,7 @@ import weakref
 import pytest
 import torch
 
+from lowbit import kernels
 from lowbit.functional.int8 import dynamic, dynamic_qparams, quantize, recurrent
 from lowbit.functional.int8.dynamic import Matrix
 from lowbit.kernels import int8_dynamic
@@ -103,6 +104,47 @@ def test_layers_are_those_of_the_specification(gates, reverse, sizes, zero_point
     found = int8_dynamic.layer(gates, x, sizes, state, ih, hh, reverse)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("isa", kernels.isas())
+@pytest.mark.parametrize("rows", [1, 2, 7, 40, 300])
+@pytest.mark.parametrize("zero_point", [0, -5])
+def test_every_instruction_set_gives_the_specifications_bits(isa, rows, zero_point, monkeypatch):
+    if kernels.available():
+        monkeypatch.setenv("LOWBIT_ISA", isa)
+    for seed, (n, k) in enumerate([(1, 1), (48, 64), (100, 33), (7, 500)]):
+        weight = matrix(n, k, seed % 2 == 0, zero_point, seed)
+        for name in ("both signs", "positive", "negative", "zeros", "tiny", "huge"):
+            x = INPUTS[name]().flatten().repeat(rows * k // 279 + 1)[: rows * k].view(rows, k)
+            for options in ((True, False), (False, True)):
+                expected = dynamic.linear(x, weight, *options)
+                assert torch.equal(int8_dynamic.linear(x, weight, *options), expected)
+
+
+@pytest.mark.skipif(not kernels.available(), reason="lowbit has no compiled library here")
+@pytest.mark.parametrize("isa", kernels.isas())
+@pytest.mark.parametrize("gates", ["lstm", "gru", "tanh", "relu"])
+@pytest.mark.parametrize("batch", [1, 4, 9])
+def test_one_step_is_within_some_units_of_the_last_place(isa, gates, batch, monkeypatch):
+    """Products are exact; lowbit's own exp and tanh are within 3 units of the true values."""
+    monkeypatch.setenv("LOWBIT_ISA", isa)
+    parts = {"lstm": 4, "gru": 3}.get(gates, 1)
+    ih, hh = matrix(parts * 40, 21, True), matrix(parts * 40, 40, seed=1)
+    x = draw(1, batch, 21)
+    state = tuple(draw(batch, 40, seed=s) / 4 for s in range(2 if gates == "lstm" else 1))
+    expected = recurrent.layer(gates, x, None, state, ih, hh, False, dynamic.linear)
+    found = int8_dynamic.layer(gates, x, None, state, ih, hh)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=2e-7)
+
+
+def test_a_state_without_a_range_gives_nan():
+    ih, hh = matrix(32, 5), matrix(32, 8, seed=1)
+    state = (draw(2, 8), draw(2, 8))
+    state[0][1, 3] = torch.nan
+    assert all(
+        y.isnan().all() for y in int8_dynamic.layer("lstm", draw(3, 2, 5), None, state, ih, hh)
+    )
 
 
 def test_operators_pass_opcheck():

@@ -44,8 +44,8 @@ constexpr int64_t kAtOnce = 2048;             // elements gathered
 // Elements of up to two inputs and an output, axis by axis: operand 0 is the output.
 struct Lines {
   int count = 1, rank = 0;
-  int64_t size[kMaxAxes];
-  int64_t stride[3][kMaxAxes];
+  int64_t size[kMaxAxes + 1];
+  int64_t stride[3][kMaxAxes + 1];
   char* data[3];
   int64_t width[3];
 
@@ -87,10 +87,11 @@ struct Lines {
       size[rank - 1] = (joins ? size[rank - 1] : 1) * from.size[i];
       for (int o = 0; o < count; ++o) stride[o][rank - 1] = from.stride[o][i];
     }
-    if (rank == 0) {
-      rank = 1;
-      size[0] = 1;
-      for (int o = 0; o < count; ++o) stride[o][0] = 1;
+    // The last axis of the output is one of neighbours, if of one element.
+    if (rank == 0 || stride[0][rank - 1] != 1) {
+      size[rank] = 1;
+      for (int o = 0; o < count; ++o) stride[o][rank] = 1;
+      ++rank;
     }
   }
 };

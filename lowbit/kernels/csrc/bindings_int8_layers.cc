@@ -32,6 +32,7 @@ Tensor pack_weight(const Tensor& weight_) {
   if (bytes == 0) return empty({0}, kByte);
   Tensor out = empty({static_cast<int64_t>(sizeof(Header) + bytes)}, kByte);
   int8_t* to = static_cast<int8_t*>(out.mutable_data_ptr());
+  std::memset(to, 0, sizeof(Header) + bytes);  // a last tile need not fill its own
   std::memcpy(to, &header, sizeof(Header));
   pack_tiles(core, weight.as<int8_t>(), header.columns, header.depth, to + sizeof(Header));
   return out;

@@ -36,7 +36,6 @@ def tiles(weight: Tensor) -> Tensor | None:
     key = id(weight)
     with torch.no_grad():
         packed = torch.ops.lowbit.int8_pack.default(weight.detach())
-    # Of an inference tensor a graph could not be made later.
     kept = packed if packed.numel() else None
     _kept[key] = (weakref.ref(weight, functools.partial(_forget, key)), weight._version, kept)
     return kept
@@ -44,6 +43,16 @@ def tiles(weight: Tensor) -> Tensor | None:
 
 # Not subclasses: fake tensors have no numbers.
 _PLAIN = (Tensor, torch.nn.Parameter, torch.nn.Buffer)
+
+
+def _fake_pack(weight: Tensor) -> Tensor:
+    # How long tiles are, their instruction set alone knows.
+    size = torch.library.get_ctx().new_dynamic_size()
+    return weight.new_empty((size,), dtype=torch.uint8)
+
+
+if COMPILED:
+    torch.library.register_fake("lowbit::int8_pack", _fake_pack)
 
 
 def _forget(key: int, dead: weakref.ref[Tensor]) -> None:
