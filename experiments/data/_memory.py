@@ -19,6 +19,9 @@ class InMemory(DataModule):
     A subclass writes ``load``. Its ``crop_padding`` and ``flip`` say what ``augment`` does, and
     its ``max_value`` is the pixel value of full brightness.
 
+    center        None; ``train``: the mean image of the training images is subtracted, pixel by
+                  pixel; ``per_split``: that of each split's own images, the test set's too, as
+                  pylearn2's MNIST(center=True) does
     on_device     whether the images lie on the device that trains, where batches are then made;
                   False keeps them in the host's memory
     """
@@ -27,8 +30,15 @@ class InMemory(DataModule):
     flip: ClassVar[bool] = False
     max_value: ClassVar[int] = 255
 
-    def __init__(self, *, on_device: bool = True, **options: Any) -> None:
+    def __init__(
+        self, *, center: str | None = None, on_device: bool = True, **options: Any
+    ) -> None:
         super().__init__(**options)
+        if center not in (None, "train", "per_split"):
+            raise ValueError(
+                f"center of {type(self).__name__} is train, per_split or null; got {center!r}"
+            )
+        self.center = center
         self.on_device = on_device
         self._train: tuple[Tensor, Tensor] | None = None
         self._test: tuple[Tensor, Tensor] | None = None
@@ -38,7 +48,8 @@ class InMemory(DataModule):
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:
-        if stage in (None, "fit", "validate") and self._train is None:
+        train = stage in (None, "fit", "validate") or self.center == "train"
+        if train and self._train is None:
             self._train = self.load(train=True)
             self.train_indices, self.val_indices = self.split(self._train[1])
         if stage in (None, "test") and self._test is None:
@@ -50,7 +61,7 @@ class InMemory(DataModule):
             *self._train,
             indices=self.train_indices,
             shares=self.shares(len(self.train_indices), training=True),
-            normalise=self._normalise(),
+            normalise=self._normalise(self._train, self.train_indices),
             augment=CropFlip(self.crop_padding, self.flip) if self.augment else None,
             seed=self.seed,
             shuffle=self.shuffle,
@@ -75,11 +86,18 @@ class InMemory(DataModule):
             *data,
             indices=indices,
             shares=self.shares(len(indices), training=False),
-            normalise=self._normalise(),
+            normalise=self._normalise(data, indices),
         )
 
-    def _normalise(self) -> Normalise:
-        return Normalise(self.normalise, self.mean, self.std, self.max_value)
+    def _normalise(self, data: tuple[Tensor, Tensor], indices: Tensor) -> Normalise:
+        """The normalisation of the images of ``data`` at ``indices``."""
+        made = Normalise(self.normalise, self.mean, self.std, self.max_value)
+        if self.center == "train":
+            self._train = self._placed(self._train)
+            data, indices = self._train, self.train_indices
+        if self.center is not None:
+            made.center(data[0][indices.to(data[0].device)])
+        return made
 
     def _placed(self, data: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor]:
         if data is None:

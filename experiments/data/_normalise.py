@@ -41,5 +41,10 @@ class Normalise:
         self.scale, self.shift = self.scale.to(device), self.shift.to(device)
         return self
 
+    def center(self, images: Tensor) -> None:
+        """Let the mean of these images (n, channels, height, width) come out as 0 everywhere."""
+        mean = images.double().mean(0, keepdim=True).cpu()
+        self.shift = (-mean * self.scale.double()).float()
+
     def __call__(self, images: Tensor) -> Tensor:
         return images.to(torch.float32).mul_(self.scale).add_(self.shift)

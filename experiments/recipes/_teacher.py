@@ -46,6 +46,11 @@ def make(spec: DictConfig, data: Any) -> nn.Module:
         teacher, normalise = _from_torchvision(named, spec.get("weights"), data), "standard"
     else:
         teacher, normalise = _from_checkpoint(checkpoint, spec.get("config"), data)
+    if normalise != data.normalise and getattr(data, "center", None) is not None:
+        raise Problem(
+            f"recipe.teacher was trained with data.normalise={normalise}; with data.center="
+            f"{data.center} the student must be too, not with {data.normalise}"
+        )
     if normalise != data.normalise:
         values = data.mean, data.std, getattr(data, "max_value", 255)
         teacher = Renormalised(
@@ -115,6 +120,12 @@ def _from_checkpoint(path: str, config: str | None, data: Any) -> tuple[nn.Modul
     from experiments import _build
 
     trained = _checkpoint.config_of(path, config)
+    centers = trained.data.get("center"), getattr(data, "center", None)
+    if centers[0] != centers[1]:
+        raise Problem(
+            f"recipe.teacher was trained with data.center={centers[0]}, and would see other pixels "
+            f"with data.center={centers[1]}"
+        )
     model = _build.make_model(trained, data, quantized=True)
     _checkpoint.load_model(model, path, key="recipe.teacher")
     return model, str(trained.data.get("normalise", data.normalise))

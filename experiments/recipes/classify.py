@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytorch_lightning as pl
@@ -106,9 +107,15 @@ class Classify(pl.LightningModule):
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         self._evaluate("test", batch)
 
+    @contextlib.contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """What the model is while it is evaluated: here, what it is in training."""
+        yield
+
     def _evaluate(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
         x, labels = batch
-        scores = self(x)
+        with self.evaluating():
+            scores = self(x)
         loss = self.loss(scores, F.one_hot(labels, self.num_classes).to(scores.dtype))
         self._log(stage, loss, scores, labels)
 

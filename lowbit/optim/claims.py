@@ -90,8 +90,11 @@ def by_claim(
 
     lr, weight_decay   in place of the common ones
     optimizer          a callable as the common one, in place of it
-    glorot             True multiplies lr by sqrt((fan_in + fan_out) / 1.5) for each weight,
-                       with the fans of a convolution counted over its k x k window
+    glorot             True multiplies lr by 1 / H = sqrt((fan_in + fan_out) / 1.5) for each
+                       weight, with the fans of a convolution counted over its k x k window:
+                       Adam then moves a weight in [-1, 1] as one in [-H, H]. "squared"
+                       multiplies by 1 / H^2, which SGD needs for that, where gradients
+                       have a factor H as well
     any other          an option of the optimizer's parameter groups
 
     ``optimizer`` is called with groups and ``lr``, so ``torch.optim.Adam`` is one, and so is
@@ -124,7 +127,7 @@ def by_claim(
         own.setdefault("lr", lr)
         # By identity: two partials with equal arguments make two optimizers.
         _, made = groups.setdefault(id(factory), (factory, []))
-        made.extend(_split(own, members, glorot=bool(claim.get("glorot", False))))
+        made.extend(_split(own, members, glorot=claim.get("glorot", False)))
 
     optimizers = [
         _make(factory, made, lr, weight_decay) for factory, made in groups.values() if made
@@ -202,8 +205,10 @@ def _check_cover(model: nn.Module, claimed: Sequence[tuple[Options, Named]]) -> 
         )
 
 
-def _split(own: dict[str, Any], members: Named, glorot: bool) -> list[dict[str, Any]]:
+def _split(own: dict[str, Any], members: Named, glorot: Any) -> list[dict[str, Any]]:
     """A claim's parameter groups: one, or with ``glorot`` one for each sum of fans."""
+    if glorot not in (True, False, None, "squared"):
+        raise ValueError(f"glorot is true, false or 'squared'; got {glorot!r}")
     if not members:
         return []
     if not glorot:
@@ -220,7 +225,7 @@ def _split(own: dict[str, Any], members: Named, glorot: bool) -> list[dict[str, 
         {
             **own,
             "name": f"{own['name']}, fans {fans}",
-            "lr": own["lr"] * math.sqrt(fans / 1.5),
+            "lr": own["lr"] * (fans / 1.5) ** (1.0 if glorot == "squared" else 0.5),
             "params": parameters,
         }
         for fans, parameters in by_fans.items()

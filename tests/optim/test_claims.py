@@ -130,6 +130,7 @@ def test_claims_by_name_split_a_role():
         ([{"roles": ["latents"]}], "no role named 'latents'; the roles: latent, quantizer"),
         ([{"roles": "latent"}], r"'roles' is a list, as in \['latent'\]"),
         ([{"lr": 0.1}], "needs 'roles' or 'names'"),
+        ([{"names": ["*"], "glorot": "twice"}], "glorot is true, false or 'squared'; got 'twice'"),
         ([{"names": ["*"], "glorot": True}], r"'4\.input_quantization\.step' has shape \(1,\)"),
         ([{"names": ["*"], "momentun": 0.9}], "SGD has no option 'momentun'.*momentum"),
         ([{"names": ["*"], "lr": -1.0}], "lr must be >= 0; got -1.0"),
