@@ -153,6 +153,25 @@ def test_a_binary_network_learns(tiny):
     assert metrics["test/accuracy"] > 0.8
 
 
+def test_bop_flips_binary_weights_and_its_rate_alone_falls(tiny, tmp_path):
+    metrics = tiny(
+        "optimizer=bop", "scheduler=step", "scheduler.factory.every=2",
+        "scheduler.factory.only=[latent]", "optimizer.latent.lr=0.1", "trainer.max_epochs=4",
+        "+trainer.gradient_clip_algorithm=norm", "trainer.gradient_clip_val=1.0",
+        "callbacks=[default,flip_ratio]",
+    )  # fmt: skip
+    assert math.isfinite(metrics["test/loss"])
+    saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
+    weight = saved["state_dict"]["model.layers.4.weight"]
+    assert weight.abs().eq(1).all()
+    with (tmp_path / "run" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    gammas = [float(row["lr/latent"]) for row in rows]
+    assert gammas == pytest.approx([0.1, 0.01, 0.01, 0.001])  # those of the next steps
+    assert [float(row["lr/rest"]) for row in rows] == pytest.approx([0.01] * 4)
+    assert 0 < float(rows[1]["flips/all"]) < 1
+
+
 def test_compile_is_asked_of_the_model(tiny, monkeypatch):
     asked = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: asked.append(type(self).__name__))
