@@ -1,5 +1,7 @@
 // The operators of int8 tensors: quantizing, arithmetic, pooling. Their formulas are those of
 // lowbit.functional.int8.
+#include <torch/csrc/stable/library.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>

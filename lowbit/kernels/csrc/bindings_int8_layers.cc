@@ -1,4 +1,6 @@
 // The operators of int8 layers: linear, with integers or reals for an input, and recurrent.
+#include <torch/csrc/stable/library.h>
+
 #include <cstring>
 #include <tuple>
 

@@ -1,6 +1,5 @@
 // What the operators of int8 share.
 #pragma once
-#include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 
 #include <cfloat>

@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.functional.int8 import plain_dtype
+from lowbit.kernels import int8 as kernels
 from lowbit.nn.quantized._inputs import described
 from lowbit.nn.quantized._observed import output_limits, output_qparams
 from lowbit.nn.quantized._output import OutputScale, float32_scale
-from lowbit.qtensor import QTensor, quantize_per_tensor
+from lowbit.qtensor import QTensor
 
 
 class Quantize(OutputScale):
     """A float32 tensor as a QTensor: clamp(round(x / scale) + zero_point), half to even.
 
     ``dtype``: ``torch.uint8``, ``torch.quint8``, ``"uint8"``, …. The scale is rounded to float32.
+    Of four axes the integers come channels last in memory, as convolutions take them fastest.
 
     A call raises TypeError where x is not float32, ValueError where the scale is not positive or
     the dtype does not hold the zero point.
@@ -50,7 +52,9 @@ class Quantize(OutputScale):
                 f"Quantize takes a float32 tensor, not {described(X)}: x.float() first, or "
                 "lowbit.quantize_per_tensor, which takes float16 and bfloat16"
             )
-        return self._limited(quantize_per_tensor(X, self.scale, self.zero_point, self.dtype))
+        scale, zero_point = self._scale, self._zero_point
+        values = kernels.quantize(X, scale, zero_point, self.dtype, channels_last=X.dim() == 4)
+        return self._limited(QTensor(values, scale, zero_point))
 
     @classmethod
     def from_float(cls, mod: nn.Module, use_precomputed_fake_quant: bool = False) -> Self:
