@@ -92,7 +92,8 @@ struct Int8Core {
   void (*clamp[2])(const void* x, int64_t n, int low, int high, void* out);
   // Of n channels at `count` places, side by side `step` channels apart: the greatest of each.
   void (*most_of[2])(const void* x, ptrdiff_t step, int64_t count, int64_t n, void* out);
-  void (*sum[2])(const void* x, int64_t n, int32_t* out);  // out += x
+  // out = x, or += x where it is not the first.
+  void (*sum[2])(const void* x, int64_t n, bool first, int32_t* out);
   // Of sums at `count` places like those: round((their sum - m.shift) / m.divisor) + zero_point.
   void (*mean_of[2])(const int32_t* x, ptrdiff_t step, int64_t count, int64_t n, Mean m, void* out);
 

@@ -99,9 +99,12 @@ void clamp(const void* from, int64_t n, int low, int high, void* out) {
 }
 
 template <class T>
-void sum(const void* from, int64_t n, int32_t* __restrict out) {
+void sum(const void* from, int64_t n, bool first, int32_t* __restrict out) {
   const T* __restrict x = static_cast<const T*>(from);
-  for (int64_t i = 0; i < n; ++i) out[i] += x[i];
+  if (first)
+    for (int64_t i = 0; i < n; ++i) out[i] = x[i];
+  else
+    for (int64_t i = 0; i < n; ++i) out[i] += x[i];
 }
 
 template <class T>
@@ -135,11 +138,11 @@ template <class T>
 void mean_of(const int32_t* __restrict x, ptrdiff_t step, int64_t count, int64_t n, Mean m,
              void* out) {
   T* __restrict y = static_cast<T*>(out);
-  const float by = static_cast<float>(m.divisor);
+  const float by = static_cast<float>(m.divisor), inverse = 1.0f / by;
+  const bool is_power = (m.divisor & (m.divisor - 1)) == 0;  // of two: the product is the quotient
   const float low = static_cast<float>((T(-1) < T(0) ? -128 : 0) - m.zero_point);
   const float high = static_cast<float>((T(-1) < T(0) ? 127 : 255) - m.zero_point);
-  const auto finish = [&](int32_t total) {
-    const float steps = static_cast<float>(total) / by;
+  const auto finish = [&](float steps) {
     return static_cast<T>(rounded(at_most(at_least(steps, low), high)) + m.zero_point);
   };
   constexpr int kL = 64;
@@ -149,12 +152,15 @@ void mean_of(const int32_t* __restrict x, ptrdiff_t step, int64_t count, int64_t
     for (int j = 0; j < kL; ++j) total[j] = x[i + j] - m.shift;
     for (int64_t k = 1; k < count; ++k)
       for (int j = 0; j < kL; ++j) total[j] += x[k * step + i + j];
-    for (int j = 0; j < kL; ++j) y[i + j] = finish(total[j]);
+    if (is_power)
+      for (int j = 0; j < kL; ++j) y[i + j] = finish(static_cast<float>(total[j]) * inverse);
+    else
+      for (int j = 0; j < kL; ++j) y[i + j] = finish(static_cast<float>(total[j]) / by);
   }
   for (; i < n; ++i) {
     int32_t total = x[i] - m.shift;
     for (int64_t k = 1; k < count; ++k) total += x[k * step + i];
-    y[i] = finish(total);
+    y[i] = finish(static_cast<float>(total) / by);
   }
 }
 

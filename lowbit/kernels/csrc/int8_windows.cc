@@ -80,9 +80,9 @@ void mean_windows(const Int8Core& core, const WindowTask& t, const Threads& thre
     std::vector<int32_t> memory(static_cast<size_t>(line));
     for (int64_t i = begin; i < end; ++i) {
       const Range down = range_of(t, 0, i % t.out[0]);
-      std::memset(memory.data(), 0, sizeof(int32_t) * memory.size());
       for (int64_t iy = down.begin; iy < down.end; ++iy)
-        core.sum[type](x + (i / t.out[0] * t.in[0] + iy) * line, line, memory.data());
+        core.sum[type](x + (i / t.out[0] * t.in[0] + iy) * line, line, iy == down.begin,
+                       memory.data());
       for (int64_t ox = 0; ox < t.out[1]; ++ox) {
         const Range across = range_of(t, 1, ox);
         const int64_t columns = greatest(across.end - across.begin, 0);
