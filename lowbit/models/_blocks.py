@@ -1,19 +1,21 @@
-"""What the models share: which nonlinearity stands before a layer."""
+"""What the models share: the nonlinearity before a layer, dropout before a quantized one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lowbit import quantizers
-from lowbit.nn import DPReLU, Maxout, RPReLU
+from lowbit.nn import DPReLU, Maxout, QActivation, QuantizedLayer, RPReLU
 from lowbit.quantizers import Spec
 
 # name -> module for so many channels
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "identity": lambda channels: nn.Identity(),
     "relu": lambda channels: nn.ReLU(),
+    "relu6": lambda channels: nn.ReLU6(),
     "hardtanh": lambda channels: nn.Hardtanh(),
     "prelu": lambda channels: nn.PReLU(channels),
     "rprelu": RPReLU,
@@ -45,3 +47,37 @@ def chosen(argument: str, value: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ValueError(f"{argument} is one of {', '.join(choices)}; got {value!r}")
     return value
+
+
+def initialise_latent(layer: nn.Module) -> None:
+    """Weights uniform in (0, 0.001), as ``HardBinaryConv`` of Bi-Real Net and ReActNet starts."""
+    assert isinstance(layer.weight, Tensor)
+    nn.init.uniform_(layer.weight, 0.0, 1e-3)
+
+
+def behind_dropout(
+    layer: Callable[..., QuantizedLayer],
+    channels: int,
+    *sizes: Any,
+    dropout: float,
+    quantization: dict[str, Any],
+    **options: Any,
+) -> list[nn.Module]:
+    """``layer(channels, *sizes)`` on quantized inputs of which a share ``dropout`` is 0.
+
+    Without dropout it is the layer. With dropout the quantizer stands in front as a
+    ``QActivation``: inside the layer, it would make a sign of the dropped input, +1.
+    """
+    if dropout == 0:
+        return [layer(channels, *sizes, **quantization, **options)]
+    given = dict(quantization)
+    quantizer = given.pop("input_quantization")
+    threshold = given.pop("gradient_cancellation_threshold")
+    made = quantizers.get(quantizer)
+    if "pad_value" in given and given["pad_value"] is None and made is not None:
+        given["pad_value"] = made.pad_value
+    return [
+        QActivation(quantizer, threshold, channels=channels),
+        nn.Dropout(dropout),
+        layer(channels, *sizes, **given, **options),
+    ]

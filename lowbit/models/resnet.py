@@ -1,0 +1,171 @@
+"""Residual networks in the variants of the papers on binary and low-bit networks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from lowbit.models._blocks import activation as make_activation
+from lowbit.models._blocks import chosen, initialise_latent
+from lowbit.models._residual import DOWNSAMPLES, BasicBlock, PreActivationBlock
+from lowbit.nn import QuantizedLayer
+from lowbit.quantizers import Spec
+
+# depth -> blocks of each stage
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+
+
+def _stages(depth: int) -> tuple[int, ...]:
+    if depth in STAGES:
+        return STAGES[depth]
+    if depth >= 8 and depth % 6 == 2:
+        return ((depth - 2) // 6,) * 3
+    raise ValueError(
+        f"depth is 18 or 34 (four stages), or 6 n + 2 (three stages of n blocks: 20, 32, 44, 56, "
+        f"110); got {depth}"
+    )
+
+
+class ResNet(nn.Module):
+    """Residual network of quantized 3 x 3 convolutions; first convolution and last layer float.
+
+        stem - stages of blocks of two convolutions - mean - Linear
+
+    Depths 18 and 34 have four stages, 6 n + 2 (20, 32, 44, 56, 110) three of n blocks each; every
+    stage after the first has half the size and twice the channels.
+    x (n, in_channels, h, w) -> (n, num_classes).
+
+    ``stem``        ``cifar``: 3 x 3 convolution - BN - activation;
+                    ``imagenet``: 7 x 7 of stride 2 - BN - activation - 3 x 3 max-pool of stride 2;
+                    ``imagenet_bn``: that, and a BN behind the pooling (ResNetE)
+    ``order``       ``conv_bn``: convolution - BN - addition - activation;
+                    ``bn_act``: BN - activation - convolution - addition (pre-activation), with
+                    BN - activation behind the last block
+    ``stem_norm``   of ``bn_act``: BN - activation in the stem, and none in front of the first
+                    convolution (TTQ, LQ-Nets); False: the stem is the convolution alone
+    ``shortcut``    ``conv``: around every convolution (Bi-Real Net, IR-Net); ``block``: around two
+    ``downsample``  of shortcuts that change shape: ``float`` 1 x 1 convolution of stride 2 - BN;
+                    ``pool_float``: 2 x 2 mean, float 1 x 1 convolution - BN (Bi-Real Net);
+                    ``quantized``: as ``float``, with the quantizers of the other layers;
+                    ``pad``: every second value, zero channels (option A of He et al.);
+                    ``pool_pad``: 2 x 2 mean, zero channels
+    ``activation``  a name of ``ACTIVATIONS``; ``None``: nothing where the input quantizer has
+                    one or two bits, else ReLU
+    ``stem_activation``  of the stem alone; ``None``: as ``activation``
+    ``head``        before the last layer: ``plain``; ``relu``: a ReLU before the mean (ResNetE);
+                    ``bn``: a BN behind the mean (IR-Net)
+    ``width``       channels of the first stage; ``None``: 64, with three stages 16
+    ``weight_init`` of layers with weight quantizer: ``kaiming``: normal, as all convolutions;
+                    ``bireal``: uniform in (0, 0.001), as in the code of Bi-Real Net and ReActNet
+
+    What the papers have, beside their quantizers:
+
+        ResNet-20 of IR-Net          depth 20, downsample pad, activation hardtanh, head bn
+        ResNet-20 of TTQ             depth 20, order bn_act, shortcut block, downsample pool_pad
+        ResNet-20 of Distiller       that with stem_norm False
+        ResNet-18/34 of Bi-Real Net  stem imagenet, downsample pool_float
+        ResNetE-18/34                stem imagenet_bn, downsample pool_float, stem_activation
+                                     relu, head relu
+        ResNet-18 of ReActNet        stem imagenet, downsample pool_float, activation rprelu,
+                                     stem_activation identity; the input quantizer is rsign
+        ResNet-18/34 of IR-Net       stem imagenet, activation hardtanh, head bn
+
+    Parameters: depth 20 0.27 million; 18 and 34 with 1000 classes 11.69 and 21.80 million.
+
+    Source: He et al. 2016 (two papers); Bi-Real Net, Liu et al. 2018; Back to Simplicity,
+    Bethge et al. 2019; IR-Net, Qin et al. 2020; ReActNet, Liu et al. 2020.
+
+    >>> import torch
+    >>> model = ResNet(depth=20, input_quantization="sign", weight_quantization="sign")
+    >>> model(torch.randn(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        in_channels: int = 3,
+        num_classes: int = 10,
+        *,
+        depth: int = 18,
+        stem: str = "cifar",
+        order: str = "conv_bn",
+        stem_norm: bool = True,
+        shortcut: str = "conv",
+        downsample: str = "float",
+        activation: str | None = None,
+        stem_activation: str | None = None,
+        head: str = "plain",
+        width: int | None = None,
+        weight_init: str = "kaiming",
+        input_quantization: Spec = None,
+        weight_quantization: Spec = None,
+        gradient_cancellation_threshold: float | None = None,
+        pad_value: float | None = None,
+    ) -> None:
+        super().__init__()
+        chosen("stem", stem, ("cifar", "imagenet", "imagenet_bn"))
+        chosen("order", order, ("conv_bn", "bn_act"))
+        chosen("shortcut", shortcut, ("conv", "block"))
+        chosen("downsample", downsample, DOWNSAMPLES)
+        chosen("head", head, ("plain", "relu", "bn"))
+        chosen("weight_init", weight_init, ("kaiming", "bireal"))
+        counts = _stages(depth)
+        if width is None:
+            width = 64 if len(counts) == 4 else 16
+        options: dict[str, Any] = {
+            "shortcut": shortcut,
+            "downsample": downsample,
+            "activation": activation,
+            "quantization": {
+                "input_quantization": input_quantization,
+                "weight_quantization": weight_quantization,
+                "gradient_cancellation_threshold": gradient_cancellation_threshold,
+                "pad_value": pad_value,
+            },
+        }
+        pre = order == "bn_act"
+        make: Callable[..., nn.Module] = PreActivationBlock if pre else BasicBlock
+
+        if stem == "cifar":
+            self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
+        else:
+            self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
+        bare = pre and not stem_norm
+        self.bn1: nn.Module = nn.Identity() if bare else nn.BatchNorm2d(width)
+        own = activation if stem_activation is None else stem_activation
+        self.act1 = make_activation("identity" if bare else own, width, input_quantization)
+        self.pool: nn.Module = nn.Identity()
+        if stem != "cifar":
+            self.pool = nn.MaxPool2d(3, 2, 1)
+        if stem == "imagenet_bn":
+            self.pool = nn.Sequential(self.pool, nn.BatchNorm2d(width))
+
+        before = width
+        self.names = [f"layer{index + 1}" for index in range(len(counts))]
+        for index, (name, count) in enumerate(zip(self.names, counts, strict=True)):
+            after, stride = width * 2**index, 1 if index == 0 else 2
+            stands_behind = {"pre_norm": False} if pre and stem_norm and index == 0 else {}
+            first = make(before, after, stride, **options, **stands_behind)
+            rest = [make(after, after, 1, **options) for _ in range(count - 1)]
+            setattr(self, name, nn.Sequential(first, *rest))
+            before = after
+        self.end: nn.Module = nn.ReLU() if head == "relu" else nn.Identity()
+        if pre:
+            last = make_activation("relu" if head == "relu" else activation, before, None)
+            self.end = nn.Sequential(nn.BatchNorm2d(before), last)
+        self.norm: nn.Module = nn.BatchNorm1d(before) if head == "bn" else nn.Identity()
+        self.fc = nn.Linear(before, num_classes)
+
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if weight_init == "bireal" and isinstance(module, QuantizedLayer):
+                    initialise_latent(module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pool(self.act1(self.bn1(self.conv1(x))))
+        for name in self.names:
+            x = getattr(self, name)(x)
+        return self.fc(self.norm(self.end(x).mean((2, 3))))
