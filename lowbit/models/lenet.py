@@ -1,4 +1,4 @@
-"""LeNet-5 in two orders of layers."""
+"""LeNet-5 in three orders of layers."""
 
 from __future__ import annotations
 
@@ -31,6 +31,14 @@ class LeNet(nn.Module):
         BN - QLinear - activation
         Linear
 
+    ``order="conv_bn_pool"``, with a nonlinearity before the pooling and all layers quantized, as
+    in TWN; the first reads the image, and has the weight quantizer only (all have biases):
+
+        QConv - BN - activation - pool
+        QConv - BN - activation - pool
+        QLinear - BN - activation
+        QLinear
+
     x (n, in_channels, image_size, image_size) -> (n, num_classes).
 
     ``channels``     of the two convolutions (20, 50); ``features`` of the hidden layer (500)
@@ -41,10 +49,11 @@ class LeNet(nn.Module):
     ``conv_std``     draw the weights of the convolutions from N(0, conv_std²); ``None``:
                      torch's initialisation. The XNOR-Net re-implementation has 0.05.
 
-    0.43 million parameters for MNIST.
+    0.43 million parameters for MNIST; in TWN's sizes, channels (32, 64) and features 512, 0.58.
 
     Source: LeCun et al. 1998 in the sizes of Caffe's example; ``bn_sign``: XNOR-Net, Rastegari
-    et al. 2016, and ``LeNet_5.py`` of jiecaoyu/XNOR-Net-PyTorch.
+    et al. 2016, and ``LeNet_5.py`` of jiecaoyu/XNOR-Net-PyTorch; ``conv_bn_pool``: TWN, Li and
+    Liu 2016, and ``lenet_tn.prototxt`` of fengfu-chris/caffe-twns.
 
     >>> import torch
     >>> model = LeNet(input_quantization="sign", weight_quantization="xnor", order="bn_sign")
@@ -71,7 +80,7 @@ class LeNet(nn.Module):
         pad_value: float | None = None,
     ) -> None:
         super().__init__()
-        chosen("order", order, ("conv_bn", "bn_sign"))
+        chosen("order", order, ("conv_bn", "bn_sign", "conv_bn_pool"))
         first, second = channels
         side = image_size
         for _ in channels:
@@ -86,24 +95,35 @@ class LeNet(nn.Module):
             "weight_quantization": weight_quantization,
             "gradient_cancellation_threshold": gradient_cancellation_threshold,
         }
-        bn_sign = order == "bn_sign"
-        # Biases only where no normalisation follows the layer (conv1: as published).
-        conv1 = nn.Conv2d(in_channels, first, kernel_size, padding=padding, bias=bn_sign)
+        # Biases only where no normalisation follows the layer, or as published.
+        biased = order != "conv_bn"
+        all_quantized = order == "conv_bn_pool"
+        conv1: nn.Conv2d
+        if all_quantized:
+            conv1 = QConv2d(
+                in_channels,
+                first,
+                kernel_size,
+                padding=padding,
+                weight_quantization=weight_quantization,
+            )
+        else:
+            conv1 = nn.Conv2d(in_channels, first, kernel_size, padding=padding, bias=biased)
         conv2 = QConv2d(
             first,
             second,
             kernel_size,
             padding=padding,
-            bias=bn_sign,
+            bias=biased,
             pad_value=pad_value,
             **quantization,
         )
-        linear = QLinear(second * side**2, features, bias=bn_sign, **quantization)
+        linear = QLinear(second * side**2, features, bias=biased, **quantization)
         if conv_std is not None:
             for conv in (conv1, conv2):
                 nn.init.normal_(conv.weight, std=conv_std)
 
-        if bn_sign:
+        if order == "bn_sign":
             self.features = nn.Sequential(
                 conv1,
                 nn.BatchNorm2d(first, eps=1e-4, affine=False),
@@ -116,6 +136,22 @@ class LeNet(nn.Module):
                 nn.BatchNorm2d(second, eps=1e-4),
             )
             self.hidden = nn.Sequential(linear, make_activation(activation, features, None))
+        elif all_quantized:
+            self.features = nn.Sequential(
+                conv1,
+                nn.BatchNorm2d(first),
+                make_activation(activation, first, input_quantization),
+                nn.MaxPool2d(2),
+                conv2,
+                nn.BatchNorm2d(second),
+                make_activation(activation, second, input_quantization),
+                nn.MaxPool2d(2),
+            )
+            self.hidden = nn.Sequential(
+                linear,
+                nn.BatchNorm1d(features),
+                make_activation(activation, features, input_quantization),
+            )
         else:
             self.features = nn.Sequential(
                 conv1,
@@ -130,7 +166,11 @@ class LeNet(nn.Module):
             self.hidden = nn.Sequential(
                 linear, nn.BatchNorm1d(features), make_activation(activation, features, None)
             )
-        self.fc = nn.Linear(features, num_classes)
+        self.fc: nn.Linear = (
+            QLinear(features, num_classes, **quantization)
+            if all_quantized
+            else nn.Linear(features, num_classes)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.hidden(self.features(x).flatten(1)))
