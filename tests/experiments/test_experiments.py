@@ -38,14 +38,17 @@ def synthetic(experiment: str) -> list[str]:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains_two_batches(experiment, config, tmp_path):
-    small = ["model.width=8"] if "resnet" in experiment else []
-    cfg = config(
-        f"experiment={experiment}", *synthetic(experiment), "debug=quick", "logger=none", *small
-    )
+    overrides = [f"experiment={experiment}", *synthetic(experiment), "debug=quick", "logger=none"]
+    given = config(*overrides)
+    overrides += ["model.width=8"] if "width" in given.model else []
+    if given.recipe.get("teacher") is not None:
+        overrides.append("recipe.teacher.weights=null")  # an untrained one
+    cfg = config(*overrides)
     metrics = train(cfg)
     assert 0 <= metrics["test/accuracy"] <= 1
     assert torch.isfinite(torch.tensor(list(metrics.values()))).all()
-    assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
+    folders = [tmp_path / "run" / stage for stage in (cfg.stages or [""])]
+    assert all((folder / "checkpoints" / "best.ckpt").is_file() for folder in folders)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["epochs"] == 1
     assert ("int8" in result) == (cfg.int8 is not None)
@@ -53,7 +56,8 @@ def test_every_experiment_trains_two_batches(experiment, config, tmp_path):
         assert result["int8"]["test_images"] == 8, result["int8"].get("error")
     if cfg.packed:
         packed = result["packed"]
-        assert packed.get("differing") == 0 or "no layer has quantizers" in packed["why"]
+        # Networks whose inputs are real, or that are this small, do not pack, and say why.
+        assert packed.get("differing") == 0 or "pack" in packed["why"]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
