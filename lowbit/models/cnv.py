@@ -41,7 +41,7 @@ class CNV(nn.Module):
 
     >>> import torch
     >>> q = {"input_quantization": "sign", "weight_quantization": "sign"}
-    >>> CNV(width=8, hidden=16, **q)(torch.rand(2, 3, 32, 32) * 2 - 1).shape
+    >>> CNV(width=8, hidden=(16,), **q)(torch.rand(2, 3, 32, 32) * 2 - 1).shape
     torch.Size([2, 10])
     """
 

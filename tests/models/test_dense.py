@@ -83,6 +83,7 @@ def test_binary_densenets_reduce_to_multiples_of_32(depth, channels):
 
 def test_a_reduction_is_of_the_floor_of_the_quotient():
     assert reduced(448, 2.7) == 160  # 165.9, of which 165 / 32 rounds to 5
+    assert reduced(178, 2.2) == 64  # 80.9, of which 80 / 32 = 2.5 rounds to the even 2
     assert reduced(40, 4) == 32  # at least
 
 

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import lowbit
 from lowbit.models import (
     CNV,
     NIN,
@@ -268,6 +269,21 @@ def test_mobilenets_quantize_all_but_the_ends():
         assert type(convolutions[0]) is nn.Conv2d
         assert len(convolutions) == count + 1
         assert all(isinstance(m, QConv2d) for m in convolutions[1:])
+
+
+@pytest.mark.parametrize("make", [MobileNetV1, MobileNetV2])
+def test_mobilenets_go_to_int8_layer_by_layer(make):
+    torch.manual_seed(0)
+    model, x = make(multiplier=0.25), images(3, 64, 4)
+    for _ in range(3):  # running statistics of these images
+        model.train()(x)
+    prepared = lowbit.prepare(model.eval())
+    prepared(x)
+    converted, report = lowbit.convert(prepared, to="int8")
+    assert all(row.bits == "8x8" for row in report)
+    assert len(report) == sum(isinstance(m, nn.Conv2d | nn.Linear) for m in model.modules())
+    expected = model(x)
+    assert (converted(x) - expected).norm() < 0.03 * expected.norm()
 
 
 @pytest.mark.parametrize(
