@@ -109,6 +109,23 @@ def exponential(
     )
 
 
+def inverse(
+    optimizer: Optimizer,
+    steps_per_epoch: int,
+    decay: float,
+    warmup: float = 0.0,
+    only: Sequence[str] | None = None,
+) -> LambdaLR:
+    """1 / (1 + decay i), of the rate, at step i: ``decay`` of Keras' optimizers."""
+    return _schedule(
+        optimizer,
+        steps_per_epoch,
+        warmup,
+        lambda epoch: 1 / (1 + decay * epoch * steps_per_epoch),
+        only,
+    )
+
+
 def step(
     optimizer: Optimizer,
     steps_per_epoch: int,

@@ -55,6 +55,10 @@ def test_the_exponential_multiplies_by_the_same_factor_down_to_its_final_share()
     assert seen == pytest.approx([2, 1, 0.5, 0.25, 0.125, 0.125])
 
 
+def test_the_inverse_falls_by_the_number_of_steps():
+    assert rates(schedules.inverse, 4, decay=0.5) == pytest.approx([2, 2 / 1.5, 1, 2 / 2.5])
+
+
 def test_a_schedule_of_some_groups_leaves_the_others():
     groups = [
         {"params": [nn.Parameter(torch.zeros(1))], "name": name}
