@@ -4,6 +4,7 @@ from lowbit.models.binary_alexnet import BinaryAlexNet
 from lowbit.models.binary_densenet import BinaryDenseNet
 from lowbit.models.binarynet import BinaryNet
 from lowbit.models.cnv import CNV
+from lowbit.models.conv_net_1d import ConvNet1d
 from lowbit.models.dorefa_alexnet import DoReFaAlexNet
 from lowbit.models.finn_mlp import FinnMLP
 from lowbit.models.lenet import LeNet
@@ -28,6 +29,7 @@ __all__ = [
     "BinaryAlexNet",
     "BinaryDenseNet",
     "BinaryNet",
+    "ConvNet1d",
     "DoReFaAlexNet",
     "FinnMLP",
     "LeNet",

@@ -13,6 +13,7 @@ from experiments.train import train
 EXPERIMENTS = sorted(path.stem for path in (CONFIGS / "experiment").glob("*.yaml"))
 QUANTIZERS = sorted(path.stem for path in (CONFIGS / "quantizer").glob("*.yaml"))
 SHAPES = {"digits": (1, 8, 10), "mnist": (1, 28, 10), "fashion_mnist": (1, 28, 10)}
+SHAPES |= {"mnist1d": (40, 1, 10)}
 # ImageNet's at a size that a test has time for.
 SHAPES |= {"cifar10": (3, 32, 10), "cifar100": (3, 32, 100), "imagenet": (3, 64, 1000)}
 
