@@ -107,7 +107,7 @@ def opening(name: str) -> list[str]:
         if not line.startswith("#"):
             break
         head.append(line.removeprefix("#").removeprefix(" "))
-    return head
+    return [line for line in head if line]
 
 
 def closing(published: Mapping[str, Any] | None, metrics: Mapping[str, float]) -> str | None:

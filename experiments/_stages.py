@@ -23,7 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from experiments._app import Problem
+from experiments._app import Problem, clear_errors
 from experiments.results import write_result
 
 # What of a configuration is of the whole run, and so of no stage but the last.
@@ -113,7 +113,10 @@ def _first(cfg: DictConfig) -> tuple[int, str | None]:
 
 def train(cfg: DictConfig, one: Callable[[DictConfig], dict[str, float]]) -> dict[str, float]:
     """Train the stages in turn, each by ``one``; returns the metrics of the last."""
-    check(cfg)
+    from experiments import _report
+
+    with clear_errors():
+        check(cfg)
     names = [str(name) for name in cfg.stages]
     first, resume = _first(cfg)
     folder = Path(cfg.folder)
@@ -123,13 +126,17 @@ def train(cfg: DictConfig, one: Callable[[DictConfig], dict[str, float]]) -> dic
         checkpoints |= {name: old / name / "checkpoints" for name in names[:first]}
     stages = plan(cfg, checkpoints)
     metrics: dict[str, float] = {}
+    if _is_first_process():
+        _report.announce(cfg)
     for number, name in enumerate(names):
         stage = stages[name]
         if number < first:
             continue
         if number == first:
             stage.resume = resume
-        _say(f"stage {number + 1} of {len(names)}: {name}")
+        if _is_first_process():
+            line = f"stage {number + 1} of {len(names)}: {name}"
+            Console().print(line, highlight=False, markup=False)
         _keep(stage)
         metrics = one(stage)
         _close(Path(stage.folder))
@@ -137,11 +144,10 @@ def train(cfg: DictConfig, one: Callable[[DictConfig], dict[str, float]]) -> dic
     return metrics
 
 
-def _say(line: str) -> None:
+def _is_first_process() -> bool:
     from pytorch_lightning.utilities import rank_zero_only
 
-    if rank_zero_only.rank == 0:
-        Console().print(line, highlight=False, markup=False)
+    return bool(rank_zero_only.rank == 0)
 
 
 def _keep(stage: DictConfig) -> None:

@@ -16,11 +16,10 @@ def train(cfg: DictConfig) -> dict[str, float]:
 
     if cfg.get("stages") is None:
         return train_once(cfg)
-    with _app.clear_errors(ValueError):
-        return _stages.train(cfg, train_once)
+    return _stages.train(cfg, lambda stage: train_once(stage, announced=True))
 
 
-def train_once(cfg: DictConfig) -> dict[str, float]:
+def train_once(cfg: DictConfig, announced: bool = False) -> dict[str, float]:
     """Train, test the best and the last weights, report; returns the metrics."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
@@ -33,7 +32,7 @@ def train_once(cfg: DictConfig) -> dict[str, float]:
     code = source()
     with _app.clear_errors():
         run = _build.build(cfg, folder)
-    if run.trainer.is_global_zero:
+    if run.trainer.is_global_zero and not announced:
         _report.announce(cfg)
     with _app.clear_errors(MisconfigurationException):
         run.trainer.fit(run.recipe, run.data, ckpt_path=run.resume, weights_only=True)
