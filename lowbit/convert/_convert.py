@@ -17,8 +17,8 @@ from lowbit.convert._replace import packed_twin, put
 from lowbit.convert._report import Report, Row, stored_bytes
 from lowbit.convert._shapes import Shape, infer
 from lowbit.convert._signs import read_signs_themselves
-from lowbit.convert._trace import NotTraceable, example_shapes, trace
-from lowbit.convert.int8 import NoInt8, describe, int8_twin, to_int8
+from lowbit.convert._trace import NotTraceable, example_shapes, read_directly, trace
+from lowbit.convert.int8 import NoInt8, describe, int8_twin, is_prepared, to_int8
 from lowbit.nn import QuantizedLayer
 from lowbit.nn.packed import CannotPack, PackedLayer
 
@@ -87,6 +87,8 @@ def convert(
                 f"converted layers run on the processor, and {name} is on {tensor.device}: "
                 "convert(model.cpu())"
             )
+    if to == "packed" and is_prepared(model):
+        raise ValueError("the model is prepared for int8: convert(model, to='int8')")
     arguments = (example,) if isinstance(example, Tensor) else example
     before = stored_bytes(model)
     result = copy.deepcopy(model).eval()
@@ -103,7 +105,8 @@ def convert(
         read_signs_themselves(graph, result)
     normed = set() if graph is None else _before_norms(graph, result, shapes)
     last = last_weights(result)
-    rows, result = _replaced(result, keep_slower, normed, to == "int8")
+    kept = set() if graph is None else read_directly(graph)
+    rows, result = _replaced(result, keep_slower, normed, kept, to == "int8")
     if graph is not None and any(row.packed for row in rows):
         traced = fx.GraphModule(result, graph, type(model).__name__)
         folding = Folding(traced, {node: shapes.get(node) for node in traced.graph.nodes})
@@ -112,7 +115,18 @@ def convert(
         _describe(rows, traced, done)
         if any(folded.names or folded.output != "float" for folded in done.values()):
             result = traced
-    return Converted(result, Report(int8_rows + rows, before, stored_bytes(result), why))
+    rows = _merged(model, int8_rows, rows)
+    return Converted(result, Report(rows, before, stored_bytes(result), why))
+
+
+def _merged(model: nn.Module, int8_rows: list[Row], rows: list[Row]) -> list[Row]:
+    """Both kinds of rows in the order of the model, each kind in its own order."""
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    merged = list(int8_rows)
+    for row in reversed(rows):
+        later = (i for i, o in enumerate(merged) if order.get(o.name, 0) > order.get(row.name, 0))
+        merged.insert(next(later, len(merged)), row)
+    return merged
 
 
 def _structure(
@@ -153,11 +167,12 @@ def _before_norms(
 
 
 def _replaced(
-    model: nn.Module, keep_slower: bool, normed: set[nn.Module], int8: bool
+    model: nn.Module, keep_slower: bool, normed: set[nn.Module], kept: set[str], int8: bool
 ) -> tuple[list[Row], nn.Module]:
     """Put packed layers into the model, which may be one itself, and freeze the rest.
 
-    ``int8``: what is not packed goes to int8 where it can.
+    ``kept``: names of layers that stay as they are; ``int8``: what is not packed goes to int8
+    where it can.
     """
     rows = []
     for name, layer in list(model.named_modules()):
@@ -168,6 +183,9 @@ def _replaced(
         size = stored_bytes(layer)
         row = Row(name, type(layer).__name__, False, size, size)
         rows.append(row)
+        if name in kept:
+            row.why = "forward reads its parameters by itself"
+            continue
         try:
             packed = packed_twin(layer, keep_slower, layer in normed)
         except CannotPack as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import operator
 from typing import Any
 
 import torch
@@ -18,8 +19,39 @@ class NotTraceable(Exception):
     """Why the model's structure cannot be followed."""
 
 
+class _Proxy(fx.Proxy):
+    """A value whose ``x += y`` is seen as what it is: for fx it is ``x = x + y``."""
+
+    def _in_place(self, operation: Any, other: Any) -> fx.Proxy:
+        return self.tracer.create_proxy("call_function", operation, (self, other), {})
+
+    def __iadd__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> fx.Proxy:
+        return self._in_place(operator.itruediv, other)
+
+
+# What they are where nobody else reads x.
+_NOT_IN_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.isub: operator.sub,
+    operator.imul: operator.mul,
+    operator.itruediv: operator.truediv,
+}
+
+
 class LeafTracer(fx.Tracer):
     """Modules of torch.nn and lowbit.nn are nodes; those that contain them are followed."""
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         ours = m.__module__.startswith(("lowbit.nn.", "lowbit.convert."))
@@ -59,6 +91,9 @@ def trace(model: nn.Module, example: tuple[Any, ...] | None, *, training: bool =
     _place_inputs(graph)
     _drop_identities(graph, model, training)
     _refuse_shared_changes(graph, model)
+    for node in graph.nodes:
+        if node.op == "call_function":
+            node.target = _NOT_IN_PLACE.get(node.target, node.target)
     return graph
 
 
@@ -123,13 +158,48 @@ def _changes_its_input(node: fx.Node, model: nn.Module) -> bool:
     )
 
 
+# What may return the memory that it was given.
+_VIEWS = (
+    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "permute", "transpose"),
+    *("movedim", "t", "contiguous", "expand", "narrow", "select", "chunk", "split", "unbind"),
+    *("detach", "getitem", "view_as", "expand_as", "diagonal", "unfold", "swapaxes"),
+)
+_VIEW_MODULES = (nn.Flatten, nn.Unflatten, nn.Identity, _DropoutNd)
+
+
+def _is_view(node: fx.Node, model: nn.Module) -> bool:
+    if node.op == "call_module":
+        return isinstance(model.get_submodule(str(node.target)), _VIEW_MODULES)
+    return str(getattr(node.target, "__name__", node.target)) in _VIEWS
+
+
 def _refuse_shared_changes(graph: fx.Graph, model: nn.Module) -> None:
-    """Folding changes which operation reads a value first."""
+    """Folding changes which operation reads a value first.
+
+    ``x += branch(x)`` is another matter: it is a sum of its own where all that reads x does so
+    before, and nothing is a view of x, nor x of something else that is read.
+    """
+    place = {node: index for index, node in enumerate(graph.nodes)}
     for node in graph.nodes:
-        if node.op.startswith("call") and _changes_its_input(node, model):
-            source = node.args[0] if node.args else None
-            if isinstance(source, fx.Node) and len(source.users) > 1:
-                raise NotTraceable(f"{node.name} changes in place a value that others read as well")
+        if not node.op.startswith("call") or not _changes_its_input(node, model):
+            continue
+        source = node.args[0] if node.args else None
+        if not isinstance(source, fx.Node):
+            continue
+        others = [user for user in source.users if user is not node]
+        base = source.args[0] if _is_view(source, model) and source.args else None
+        shared = isinstance(base, fx.Node) and len(base.users) > 1
+        if node.target in _NOT_IN_PLACE:
+            shared = shared or any(place[o] > place[node] or _is_view(o, model) for o in others)
+        else:
+            shared = shared or bool(others)
+        if shared:
+            raise NotTraceable(f"{node.name} changes in place a value that others read as well")
+
+
+def read_directly(graph: fx.Graph) -> set[str]:
+    """Names of the modules whose parameters or buffers ``forward`` reads by itself."""
+    return {str(node.target).rpartition(".")[0] for node in graph.find_nodes(op="get_attr")}
 
 
 def example_shapes(model: nn.Module, graph: fx.Graph, example: tuple[Any, ...]) -> dict[Any, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -64,25 +66,30 @@ class FakeQuantizeBase(WithArgs, nn.Module):
         raise NotImplementedError(f"{type(self).__name__} needs calculate_qparams()")
 
 
-def enable_fake_quant(module: nn.Module) -> None:
+def _has_switches(module: Any) -> bool:
+    """Whether it is a fake quantizer: lowbit's, or torch.ao's in a qconfig of theirs."""
+    return hasattr(module, "fake_quant_enabled") and hasattr(module, "disable_observer")
+
+
+def enable_fake_quant(module: Any) -> None:
     """``model.apply(enable_fake_quant)``: every fake quantizer rounds from now on."""
-    if isinstance(module, FakeQuantizeBase):
+    if _has_switches(module):
         module.enable_fake_quant()
 
 
-def disable_fake_quant(module: nn.Module) -> None:
+def disable_fake_quant(module: Any) -> None:
     """``model.apply(disable_fake_quant)``: no fake quantizer rounds from now on."""
-    if isinstance(module, FakeQuantizeBase):
+    if _has_switches(module):
         module.disable_fake_quant()
 
 
-def enable_observer(module: nn.Module) -> None:
+def enable_observer(module: Any) -> None:
     """``model.apply(enable_observer)``: every fake quantizer follows the range from now on."""
-    if isinstance(module, FakeQuantizeBase):
+    if _has_switches(module):
         module.enable_observer()
 
 
-def disable_observer(module: nn.Module) -> None:
+def disable_observer(module: Any) -> None:
     """``model.apply(disable_observer)``: all grids stay as they are from now on."""
-    if isinstance(module, FakeQuantizeBase):
+    if _has_switches(module):
         module.disable_observer()

@@ -10,7 +10,7 @@ from lowbit.convert._replace import call_layers, put
 from lowbit.convert._report import Row, stored_bytes
 from lowbit.convert.int8._islands import Island
 from lowbit.convert.int8._layers import EMBEDDINGS, WEIGHTED, weighted, why_not
-from lowbit.convert.int8._lower import Lowering, quantize
+from lowbit.convert.int8._lower import Lowering, is_observed, quantize
 from lowbit.convert.int8._made import Made, int8_layer, waits_for_data
 from lowbit.convert.int8._prepare import is_prepared
 from lowbit.kernels import int8 as kernels
@@ -25,6 +25,10 @@ def to_int8(model: nn.Module) -> list[Row]:
     """
     ready = any(_is_observed_embedding(m) or _has_quantizers(m) for m in model.modules())
     prepared = is_prepared(model)
+    order = {name: place for place, (name, _) in enumerate(model.named_modules())}
+    norms = {
+        name: module.__dict__.get("folded_norms", []) for name, module in model.named_modules()
+    }
     if not prepared and not ready:
         raise ValueError(
             "the model has no observers, and so no scales: prepared = lowbit.prepare(model), call "
@@ -34,15 +38,20 @@ def to_int8(model: nn.Module) -> list[Row]:
     before = {name: (type(m).__name__, stored_bytes(m)) for name, m in model.named_modules()}
     made: dict[str, Made] = {}
     for name, module in list(model.named_modules()):
-        if isinstance(module, fx.GraphModule) and module.meta.get("lowbit_observed"):
-            done, folded = Lowering(module).run(), module.meta.pop("lowbit_folded", {})
-            for key, one in done.items():
-                path = f"{name}.{key}" if name else key
-                made[path] = one._replace(folded=[*folded.get(one.source, []), *one.folded])
+        if is_observed(module):
+            assert isinstance(module, fx.GraphModule)
+            prefix = f"{name}." if name else ""
+            for key, one in Lowering(module).run().items():
+                source = prefix + one.source
+                folded = [*norms.get(source, []), *one.folded]
+                made[prefix + key] = one._replace(source=source, folded=folded)
     made |= _islands(model) | _embeddings(model)
     rows = [_row(name, one, before.get(one.source)) for name, one in made.items()]
     left = [(name, module) for name, module in model.named_modules() if _stays(module)]
-    return rows + [_left(name, module, prepared) for name, module in left]
+    rows += [_left(name, module, prepared) for name, module in left]
+    # A layer that is called several times becomes one for each call, at its own place.
+    places = {name: order.get(one.source, len(order)) for name, one in made.items()}
+    return sorted(rows, key=lambda row: places.get(row.name, order.get(row.name, len(order))))
 
 
 def _islands(model: nn.Module) -> dict[str, Made]:

@@ -51,9 +51,10 @@ def quantize_dynamic(
     beforehand; outputs and everything else are float32. Arguments are those of torch.ao's
     function.
 
-    ``qconfig_spec``   classes and names of modules, as a set, or as a mapping to QConfigs (None:
-                       the usual one); None: ``Linear, LSTM, GRU, LSTMCell, GRUCell, RNNCell``.
-                       Convolutions and embeddings on request
+    ``qconfig_spec``   classes and names of modules, as a set, or as a mapping to QConfigs, None
+                       for float and "" for the whole model; None:
+                       ``Linear, LSTM, GRU, LSTMCell, GRUCell, RNNCell``. Convolutions and
+                       embeddings on request
     ``dtype``          of the weights: int8 (``torch.qint8``) or float16; ``torch.quint8`` and
                        ``"quint4x2"`` for embeddings
     ``mapping``        classes of float modules -> of dynamic ones, in place of the usual
@@ -96,15 +97,10 @@ def _chosen(
     model: nn.Module, spec: Any, usual: list[type], known: Mapping[type, Any], dtype: str
 ) -> tuple[dict[type, Any], dict[str, Any]]:
     """qconfigs by class and by name."""
+    usual_kinds = _EMBEDDINGS if dtype in ("quint8", "quint4x2", "uint8") else usual
     if spec is None:
-        entries: dict[Any, Any] = dict.fromkeys(usual)
-        if dtype in ("quint8", "quint4x2", "uint8"):
-            entries = dict.fromkeys(_EMBEDDINGS)
-    elif isinstance(spec, Mapping):
-        entries = dict(spec)
-    elif isinstance(spec, Iterable) and not isinstance(spec, str):
-        entries = dict.fromkeys(spec)
-    else:
+        return {kind: _usual(kind, dtype) for kind in usual_kinds}, {}
+    if not isinstance(spec, Iterable) or isinstance(spec, str):
         raise ValueError(
             "qconfig_spec is a set of classes and names of modules, or a mapping of them to "
             f"QConfigs; got {spec!r}"
@@ -112,26 +108,36 @@ def _chosen(
     paths = dict(model.named_modules())
     kinds: dict[type, Any] = {}
     names: dict[str, Any] = {}
-    for key, qconfig in entries.items():
-        if isinstance(key, str) and key not in paths:
-            raise ValueError(f"no module named {key!r}, which qconfig_spec has")
-        kind = type(paths[key]) if isinstance(key, str) else key
-        if not isinstance(key, str) and kind not in known:
-            raise ValueError(
-                f"{getattr(kind, '__name__', kind)} has no dynamic form; known: "
-                + ", ".join(sorted(k.__name__ for k in known))
-            )
-        chosen = qconfig if qconfig is not None else _usual(kind, dtype)
+    given: dict[Any, Any] = dict(spec) if isinstance(spec, Mapping) else dict.fromkeys(spec, _USUAL)
+    for key, qconfig in sorted(given.items(), key=lambda entry: len(str(entry[0]))):
         if isinstance(key, str):
-            inside = {
-                path: module
-                for path, module in paths.items()
-                if (path == key or path.startswith(f"{key}.")) and type(module) in known
-            }
-            names |= {path: qconfig or _usual(type(m), dtype) for path, m in inside.items()}
+            if key not in paths:
+                raise ValueError(f"no module named {key!r}, which qconfig_spec has")
+            # The longer a name, the later it has its say.
+            for path, module in _inside(paths, key).items():
+                if type(module) in (known if path == key else usual_kinds):
+                    names[path] = _qconfig(qconfig, type(module), dtype)
+        elif key not in known:
+            raise ValueError(
+                f"{getattr(key, '__name__', key)} has no dynamic form; known: "
+                + ", ".join(sorted(kind.__name__ for kind in known))
+            )
         else:
-            kinds[kind] = chosen
+            kinds[key] = _qconfig(qconfig, key, dtype)
     return kinds, names
+
+
+_USUAL = object()  # a set says which modules, not how
+
+
+def _qconfig(given: Any, kind: type, dtype: str) -> Any:
+    return _usual(kind, dtype) if given is _USUAL else given
+
+
+def _inside(paths: Mapping[str, nn.Module], name: str) -> dict[str, nn.Module]:
+    """The module of this name, and those in it; "" is all of them."""
+    inside = name + "." if name else ""
+    return {path: m for path, m in paths.items() if path == name or path.startswith(inside)}
 
 
 def _usual(kind: type, dtype: str) -> Any:

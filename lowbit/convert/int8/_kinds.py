@@ -34,7 +34,9 @@ CATS: tuple[Any, ...] = (torch.cat, torch.concat, torch.concatenate)
 FIXED: tuple[Any, ...] = (
     *(torch.sigmoid, F.sigmoid, "sigmoid", torch.tanh, F.tanh, "tanh", F.hardsigmoid),
 )
-RESIZES = ("nearest", "bilinear")
+# Means, and resizing by them, stay in float: rounded to the grid of what they read they would
+# lose what is small, and training does not round there.
+RESIZES = ("nearest",)
 QUERIES = ("size", "dim", "numel", "ndimension", "is_contiguous")
 _SAME_METHODS = (
     *("flatten", "reshape", "view", "permute", "transpose", "movedim", "unflatten", "squeeze"),
@@ -49,21 +51,13 @@ _SAME_FUNCTIONS: tuple[Any, ...] = (
     F.max_pool1d,
     F.max_pool2d,
     F.max_pool3d,
-    F.avg_pool1d,
-    F.avg_pool2d,
-    F.avg_pool3d,
-    F.adaptive_avg_pool1d,
-    F.adaptive_avg_pool2d,
-    F.adaptive_avg_pool3d,
     F.interpolate,
     F.dropout,
 )
 _SAME_MODULES = (
     *(nn.ReLU, nn.ReLU6, nn.Identity, nn.Flatten, nn.Unflatten),
     *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d),
-    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d),
-    *(nn.Upsample, nn.UpsamplingNearest2d, nn.UpsamplingBilinear2d),
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Upsample, nn.UpsamplingNearest2d),
 )
 _FIXED_MODULES = (nn.Sigmoid, nn.Tanh, nn.Hardsigmoid)
 

@@ -63,14 +63,13 @@ class Lowering:
         self.graph.lint()
         self.model.delete_all_unused_submodules()
         self.model.recompile()
-        self.model.meta.pop("lowbit_observed", None)
         return self.made
 
     def _module(self, node: fx.Node) -> Any:
         return self.model.get_submodule(str(node.target))
 
     def _is_observer(self, node: fx.Node) -> bool:
-        return node.op == "call_module" and hasattr(self._module(node), "calculate_qparams")
+        return _is_observer(node, self.model)
 
     def _kind(self, node: fx.Node) -> Kind:
         return kind_of(node, self.model, self.stubs)
@@ -240,7 +239,9 @@ class Lowering:
     # What is left.
 
     def _to_float(self, node: fx.Node) -> None:
-        """A layer whose output nothing reads in integers."""
+        """A layer whose output nothing reads in integers; a sum and a ReLU after it inside."""
+        if self._sum_to_float(node):
+            return
         users = list(node.users)
         relu = len(users) == 1 and clamp_of(users[0], self.model) == "relu"
         entry = weighted(self._module(node))
@@ -251,6 +252,27 @@ class Lowering:
             users[0].replace_all_uses_with(node)
             self.graph.erase_node(users[0])
         replace_call(self.graph, node, self._put(node, module, names), (node.args[0],))
+
+    def _sum_to_float(self, node: fx.Node) -> bool:
+        """The same with the other addend of a sum, an int8 value of the same shape."""
+        layer, users = self._module(node), list(node.users)
+        if not layer.__dict__.get("adds_alike") or len(users) != 1 or not is_sum(users[0]):
+            return False
+        total = users[0]
+        other = total.args[1] if total.args[0] is node else total.args[0]
+        if other not in self.integers:
+            return False
+        after = list(total.users)
+        relu = len(after) == 1 and clamp_of(after[0], self.model) == "relu"
+        last = after[0] if relu else total
+        names = ["add", *([_name(last, self.model)] if relu else [])]
+        module = int8_layer(layer, None, relu, True, "")
+        name, arguments = self._put(node, module, names), (node.args[0], other)
+        replace_call(self.graph, last, name, arguments)
+        if relu:
+            self.graph.erase_node(total)
+        self.graph.erase_node(node)
+        return True
 
     def _dequantize(self) -> None:
         """Give float operations float numbers."""
@@ -291,6 +313,19 @@ class Lowering:
             if self._kind(node) in (Kind.QUANT, Kind.DEQUANT):
                 node.replace_all_uses_with(node.args[0])
                 self.graph.erase_node(node)
+
+
+def is_observed(model: nn.Module) -> bool:
+    """Whether a model is a graph with observers in it."""
+    if not isinstance(model, fx.GraphModule):
+        return False
+    return any(_is_observer(node, model) for node in model.graph.find_nodes(op="call_module"))
+
+
+def _is_observer(node: fx.Node, model: nn.Module) -> bool:
+    if node.op != "call_module":
+        return False
+    return hasattr(model.get_submodule(str(node.target)), "calculate_qparams")
 
 
 def quantize(observer: Any, name: str) -> nn.Module:

@@ -1,4 +1,4 @@
-"""A traced model before it is observed: batch norms folded, means of places as poolings."""
+"""A traced model before it is observed: batch norms folded, activations as modules."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
@@ -36,29 +35,6 @@ def functions_to_modules(model: fx.GraphModule) -> None:
         name = free_name(model, node.name)
         model.add_submodule(name, kind(**given))
         replace_call(model.graph, node, name, (node.args[0],))
-
-
-def means_to_pools(model: fx.GraphModule, shapes: dict[fx.Node, Shape]) -> None:
-    """x.mean((2, 3)) of an image is an average pooling to one place, and flattened."""
-    for node in list(model.graph.nodes):
-        source = node.args[0] if node.args else None
-        if node.target not in ("mean", torch.mean) or not isinstance(source, fx.Node):
-            continue
-        shape = shapes.get(source)
-        dims = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-        if shape is None or len(shape) != 4 or not isinstance(dims, list | tuple):
-            continue
-        if set(node.kwargs) - {"dim", "keepdim"} or {d % 4 for d in dims} != {2, 3}:
-            continue
-        keep = node.kwargs.get("keepdim", node.args[2] if len(node.args) > 2 else False)
-        with model.graph.inserting_before(node):
-            y = model.graph.call_function(F.adaptive_avg_pool2d, (source, 1))
-            shapes[y] = (*shape[:2], 1, 1)
-            if not keep:
-                y = model.graph.call_function(torch.flatten, (y, 1))
-                shapes[y] = shape[:2]
-        node.replace_all_uses_with(y)
-        model.graph.erase_node(node)
 
 
 def norms_before_pools(model: fx.GraphModule) -> None:
@@ -109,15 +85,14 @@ def fold_norms(
     qconfig_of: Callable[[str], Any],
     *,
     training: bool,
-) -> dict[str, list[str]]:
-    """Batch norms become part of the layer before them; returns what each layer took in.
+) -> None:
+    """Batch norms become part of the layer before them, which names them in ``folded_norms``.
 
     In training, a layer that trains with its norm beside it and folds it later
     (``lowbit.nn.qat``). Only where the norm alone reads the layer, each is called once, and the
     layer has a qconfig.
     """
     calls = Counter(str(node.target) for node in model.graph.find_nodes(op="call_module"))
-    folded: dict[str, list[str]] = {}
     for node in list(model.graph.find_nodes(op="call_module")):
         name, users = str(node.target), list(node.users)
         layer = model.get_submodule(name)
@@ -134,11 +109,11 @@ def fold_norms(
             continue
         if training and entry.trained_norm is None:
             continue
-        model.set_submodule(name, _with_norm(layer, norm, qconfig_of(name), training))
+        made: Any = _with_norm(layer, norm, qconfig_of(name), training)
+        made.folded_norms = [norm_name]  # for the report
+        model.set_submodule(name, made)
         users[0].replace_all_uses_with(node)
         model.graph.erase_node(users[0])
-        folded[name] = [norm_name]
-    return folded
 
 
 def _folds(layer: nn.Module, norm: Any, shape: Shape) -> bool:

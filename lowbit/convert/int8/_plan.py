@@ -8,6 +8,7 @@ from typing import Any
 from torch import fx
 
 from lowbit.convert._shapes import Shape
+from lowbit.convert._trace import read_directly
 from lowbit.convert.int8._kinds import Kind, clamp_of, is_sum, kind_of, tensors_read
 from lowbit.convert.int8._layers import weighted
 
@@ -19,8 +20,8 @@ class Plan:
     where all that it reads is in int8, and something after it wants it so: what only goes to
     float operations is left in float, which a layer gives without rounding.
 
-    With stubs nothing is quantized but what a QuantStub hands on, and a DeQuantStub wants
-    integers, so that what lies between runs as in torch.ao.
+    With stubs that holds for what follows a QuantStub, up to a DeQuantStub, which wants integers,
+    so that what lies between is rounded as in torch.ao.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class Plan:
         names = [type(module).__name__ for module in model.modules()]
         self.stubs = "QuantStub" in names
         self.kinds = {node: kind_of(node, model, self.stubs) for node in self.nodes}
+        self.inside = self._between_stubs() if self.stubs else set(self.nodes)
+        self.read_directly = read_directly(model.graph)
         self.able: set[fx.Node] = set()
         for node in self.nodes:
             if self._is_able(node):
@@ -50,8 +53,7 @@ class Plan:
         if kind is Kind.QUANT:
             return True
         if kind is Kind.WEIGHTED:
-            has_qconfig = self.qconfig_of(str(node.target)) is not None
-            return has_qconfig and (not self.stubs or self.available(read[0]))
+            return self._is_chosen(node) and read[0] in self.inside
         if kind not in (Kind.SAME, Kind.OWN, Kind.FIXED) or not read:
             return False
         module = kind is Kind.OWN and node.op == "call_module"
@@ -63,12 +65,25 @@ class Plan:
         """Whether a value can be had in integers: int8 operations make it, or layers read it."""
         if value in self.able:
             return True
-        if self.stubs or value.op == "get_attr":
+        if value not in self.inside or value.op == "get_attr":
             return False
         return any(
-            self.kinds[user] is Kind.WEIGHTED and self.qconfig_of(str(user.target)) is not None
-            for user in value.users
+            self.kinds[user] is Kind.WEIGHTED and self._is_chosen(user) for user in value.users
         )
+
+    def _is_chosen(self, node: fx.Node) -> bool:
+        """Whether a layer has a qconfig, and ``forward`` does not read its weight by itself."""
+        name = str(node.target)
+        return self.qconfig_of(name) is not None and name not in self.read_directly
+
+    def _between_stubs(self) -> set[fx.Node]:
+        inside: set[fx.Node] = set()
+        for node in self.nodes:
+            kind = self.kinds[node]
+            follows = any(source in inside for source in node.all_input_nodes)
+            if kind is Kind.QUANT or (follows and kind is not Kind.DEQUANT):
+                inside.add(node)
+        return inside
 
     def reads_integers(self, user: fx.Node, value: fx.Node) -> bool:
         """Whether ``user`` runs in int8 on the integers of ``value``."""
@@ -99,10 +114,13 @@ class Plan:
                 if self._alone(source, node) and (self._is_layer(source) or sums):
                     inner.add(source)
             elif is_sum(node):
-                layers = [arg for arg in node.args if self._is_addend(arg, node)]
-                if layers:
-                    inner.add(layers[0])
+                inner.update(self.addend(node))
         return inner
+
+    def addend(self, total: fx.Node) -> list[fx.Node]:
+        """The layer, if there is one, that can add the other addend of a sum to its own sums."""
+        addends = [arg for arg in total.args if isinstance(arg, fx.Node)]
+        return [arg for arg in addends if self._is_addend(arg, total)][:1]
 
     def _alone(self, value: Any, user: fx.Node) -> bool:
         return self.runs_in_int8(value) and list(value.users) == [user]

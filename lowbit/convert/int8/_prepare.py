@@ -12,8 +12,9 @@ from lowbit.convert._shapes import infer
 from lowbit.convert._trace import NotTraceable, example_shapes, has_hooks, trace
 from lowbit.convert.int8 import _normalise
 from lowbit.convert.int8._islands import prepare_islands
-from lowbit.convert.int8._kinds import Kind, tensors_read
+from lowbit.convert.int8._kinds import Kind, is_sum, tensors_read
 from lowbit.convert.int8._layers import EMBEDDINGS, WEIGHTED, weighted, why_not
+from lowbit.convert.int8._lower import is_observed
 from lowbit.convert.int8._plain import numbers_for_padding, to_plain
 from lowbit.convert.int8._plan import Plan
 from lowbit.convert.int8._qconfigs import QConfigs, is_static
@@ -124,9 +125,8 @@ def _has_stubs(model: nn.Module) -> bool:
 def is_prepared(model: nn.Module) -> bool:
     """Whether the model, or one inside of it, has observers where integers will be."""
     return any(
-        module.meta.get("lowbit_observed") if isinstance(module, fx.GraphModule) else False
-        for module in model.modules()
-    ) or any(hasattr(module, "input_observer") for module in model.modules())
+        is_observed(module) or hasattr(module, "input_observer") for module in model.modules()
+    )
 
 
 def _embeddings(model: nn.Module, qconfigs: QConfigs, training: bool) -> None:
@@ -154,10 +154,9 @@ def _observe(
     if example is not None:
         shapes |= example_shapes(model, model.graph, example)
     _normalise.functions_to_modules(model)
-    _normalise.means_to_pools(model, shapes)
     if not training:
         _normalise.norms_before_pools(model)
-    folded = _normalise.fold_norms(model, shapes, qconfig_of, training=training)
+    _normalise.fold_norms(model, shapes, qconfig_of, training=training)
     if training:
         _trained_layers(model, qconfig_of)
     plan = Plan(model, shapes, qconfig_of)
@@ -165,6 +164,9 @@ def _observe(
         if plan.kinds[node] is Kind.WEIGHTED and node in plan.able:
             layer: Any = model.get_submodule(str(node.target))
             layer.qconfig = qconfig_of(str(node.target))
+        elif is_sum(node):
+            for addend in plan.addend(node):  # for the conversion, which knows no shapes
+                model.get_submodule(str(addend.target)).__dict__["adds_alike"] = True
     observed = plan.observed()
     for value, users in observed.items():
         observer = _observer(plan, value, users, qconfig_of, rest, training)
@@ -177,8 +179,6 @@ def _observe(
     model.graph.lint()
     model.delete_all_unused_submodules()
     model.recompile()
-    model.meta["lowbit_observed"] = bool(observed)
-    model.meta["lowbit_folded"] = folded
 
 
 def _name_of(value: fx.Node) -> str:

@@ -24,44 +24,52 @@ class QConfigs:
     rest: only what has one is quantized, as in torch.ao.
 
     given      a QConfig for all, the name of an engine ("x86", "onednn", …) for its defaults,
-               a mapping of names and classes of modules to QConfig or None, "" for the rest; or
-               None
+               a mapping of names and classes of modules to one of these or None, with "" for the
+               rest, which else has the defaults; or None
     training   which defaults
 
-    Raises TypeError for another ``given``, ValueError for a name that no module has.
+    Raises TypeError for another ``given``, ValueError for a name that no module has, and for
+    quantizers that learn their grid where nothing is trained.
     """
 
     def __init__(self, model: nn.Module, given: Any, *, training: bool) -> None:
         usual = TRAINING if training else STATIC
-        by_engine: Callable[[str], QConfig] = (
-            get_default_qat_qconfig if training else get_default_qconfig
-        )
+        self.training = training
         self.names: dict[str, Any] = {}
         self.kinds: dict[type, Any] = {}
         attributes = any(hasattr(module, "qconfig") for module in model.modules())
         if given is None:
             self.rest: Any = None if attributes else usual
-        elif isinstance(given, str):
-            self.rest = by_engine(given)
         elif isinstance(given, Mapping):
             self.rest = usual
             self._take(model, given)
-        elif _is_qconfig(given):
-            self.rest = given
         else:
-            raise TypeError(
-                "qconfig is a lowbit.qconfig.QConfig, an engine's name, a mapping of names and "
-                f"classes of modules to QConfigs, or None; got {given!r}"
-            )
+            self.rest = self._one(given)
         self._found = {
             name: self._of(model, name, module) for name, module in model.named_modules()
         }
+        if not training:
+            for qconfig in {id(q): q for q in (self.rest, *self._found.values())}.values():
+                _refuse_learning(qconfig)
+
+    def _one(self, given: Any) -> Any:
+        """A QConfig that was given as itself or by the name of an engine."""
+        if isinstance(given, str):
+            by_engine: Callable[[str], QConfig] = (
+                get_default_qat_qconfig if self.training else get_default_qconfig
+            )
+            return by_engine(given)
+        if not _is_qconfig(given):
+            raise TypeError(
+                "qconfig is a lowbit.qconfig.QConfig, an engine's name, a mapping of names and "
+                f"classes of modules to these, or None; got {given!r}"
+            )
+        return given
 
     def _take(self, model: nn.Module, given: Mapping[Any, Any]) -> None:
         known = {name for name, _ in model.named_modules()}
         for key, value in given.items():
-            if value is not None and not _is_qconfig(value):
-                raise TypeError(f"the qconfig of {key!r} is a QConfig or None; got {value!r}")
+            value = None if value is None else self._one(value)
             if key == "":
                 self.rest = value
             elif isinstance(key, type):
@@ -105,6 +113,18 @@ def is_static(qconfig: Any) -> bool:
     if not hasattr(observer, "calculate_qparams") or getattr(observer, "is_dynamic", False):
         return False
     return not getattr(getattr(observer, "dtype", None), "is_floating_point", False)
+
+
+def _refuse_learning(qconfig: Any) -> None:
+    for part in ("activation", "weight"):
+        make = getattr(qconfig, part, None)
+        made = make() if callable(make) else None
+        quantizer = getattr(made, "quantizer", None)
+        if quantizer is not None and any(True for _ in quantizer.parameters()):
+            raise ValueError(
+                f"{quantizer!r} learns its grid in training, and prepare only looks at data: "
+                "use lowbit.prepare_qat, or an observer"
+            )
 
 
 def _is_qconfig(value: Any) -> bool:

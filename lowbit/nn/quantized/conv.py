@@ -180,8 +180,12 @@ class ConvNd(WeightedModule):
         parts = observed(mod, (cls.float_type,), cls.__name__, relu=cls._relu)
         qconv = cls._like(parts.layer)
         weight_observer = parts.weight_observer
-        if cls.channel_axis and hasattr(weight_observer, "ch_axis"):
-            weight_observer.ch_axis = cls.channel_axis
+        if cls.channel_axis:
+            # A fake quantizer has an observer inside, which looks along an axis as well.
+            inside = getattr(weight_observer, "activation_post_process", weight_observer)
+            for one in (weight_observer, inside):
+                if hasattr(one, "ch_axis"):
+                    one.ch_axis = cls.channel_axis
         weight = quantized_weight(
             parts.weight, weight_observer, observe=not use_precomputed_fake_quant
         )

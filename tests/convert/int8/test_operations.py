@@ -180,7 +180,7 @@ def _iadd(self: Any, x: Tensor) -> Tensor:
 
 
 def _onto_the_residual(self: Any, x: Tensor) -> Tensor:
-    y = F.relu(self.a(x))
+    y = F.relu(self.a(x)) + self.c(x)
     y += self.b(y)
     return self.b(y)
 
@@ -215,6 +215,37 @@ def _three(self: Any, x: Tensor) -> Tensor:
 )
 def test_residual_sums_need_no_edits(forward: Callable[..., Tensor]) -> None:
     check(model_of(forward, a=conv(3, 8), b=conv(8, 8), c=conv(3, 8)), BOUND)
+
+
+def _alias(self: Any, x: Tensor) -> Tensor:
+    y = self.a(x)
+    z = y
+    y += self.b(y)
+    return self.b(z)
+
+
+def _view(self: Any, x: Tensor) -> Tensor:
+    y = self.a(x)
+    z = y.view(y.shape)
+    y += self.b(y)
+    return self.b(z)
+
+
+def _of_view(self: Any, x: Tensor) -> Tensor:
+    y = self.a(x)
+    z = y.view(y.shape)
+    z += self.b(z)
+    return self.b(y)
+
+
+@pytest.mark.parametrize("forward", [_alias, _view, _of_view])
+def test_a_sum_onto_a_value_that_is_read_later_keeps_its_meaning(
+    forward: Callable[..., Tensor],
+) -> None:
+    model, x = model_of(forward, a=conv(3, 8), b=conv(8, 8)), images()
+    converted, report = to_int8(model, x)
+    assert "changes in place a value that others read" in report.folding
+    assert sqnr(model(x), converted(x)) > BOUND
 
 
 def test_sum_and_relu_run_inside_the_convolution() -> None:
