@@ -169,6 +169,10 @@ def test_distilled_runs_evaluate_without_their_teacher(tiny_config, tmp_path):
     assert metrics["test/accuracy"] > 0.6  # chance is 0.1; from the teacher alone: hard is 0
     header = (tmp_path / "student" / "metrics.csv").read_text().splitlines()[0]
     assert "train/soft" in header
+    with pytest.raises(
+        Problem, match=r"trained with data\.center=None, and would see other pixels"
+    ):
+        run("centred", *TEACH, f"recipe.teacher.checkpoint={teacher}", "data.center=train")
     teacher.unlink()
     cfg = OmegaConf.create(
         {

@@ -161,7 +161,7 @@ def test_bop_flips_binary_weights_and_its_rate_alone_falls(tiny, tmp_path):
     metrics = tiny(
         "optimizer=bop", "scheduler=step", "scheduler.factory.every=2",
         "scheduler.factory.only=[latent]", "optimizer.latent.lr=0.1", "trainer.max_epochs=4",
-        "+trainer.gradient_clip_algorithm=norm", "trainer.gradient_clip_val=1.0",
+        "trainer.gradient_clip_algorithm=value", "trainer.gradient_clip_val=1.0",
         "callbacks=[default,flip_ratio]",
     )  # fmt: skip
     assert math.isfinite(metrics["test/loss"])
