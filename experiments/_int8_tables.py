@@ -13,9 +13,10 @@ TITLES = {
     ),
     "qat": (
         "int8 by quantization-aware training",
-        "Trained from the float checkpoint with weights and activations of so many bits, then "
-        "converted. Accuracy: float checkpoint / fake-quantized / int8; differing predictions "
-        "and scores are those of fake-quantized and int8.",
+        "Trained on from the float checkpoint with weights and activations of so many bits, the "
+        "ends of the network with those of `recipe.ends` (8), then converted; all are stored as "
+        "int8. Accuracy: float checkpoint / fake-quantized / int8; differing predictions and "
+        "scores are those of fake-quantized and int8.",
     ),
     "dynamic": (
         "Dynamic int8",
