@@ -19,7 +19,7 @@ from lowbit.convert.int8._kinds import (
     tensors_read,
 )
 from lowbit.convert.int8._layers import OWN_SCALE_BETWEEN_STUBS, weighted
-from lowbit.convert.int8._made import Made, int8_layer, scale_of
+from lowbit.convert.int8._made import Made, check_seen, int8_layer, scale_of
 from lowbit.convert.int8._normalise import free_name, replace_call
 from lowbit.functional import int8
 from lowbit.nn import quantized as nnq
@@ -330,16 +330,10 @@ def _is_observer(node: fx.Node, model: nn.Module) -> bool:
 
 def quantize(observer: Any, name: str) -> nn.Module:
     """The module that quantizes with an observer's scale and zero point."""
-    check_seen(observer, name)
     scale, zero_point, limits = scale_of(observer, name)
     module = nnq.Quantize(scale, zero_point, observer.dtype)
     module.limits = limits
     return module
-
-
-def check_seen(observer: Any, name: str) -> None:
-    """ValueError where an observer was shown nothing."""
-    scale_of(observer, name)
 
 
 def _within(observer: Any, name: str, top: float) -> bool:

@@ -27,13 +27,18 @@ def waits_for_data(observer: Any) -> bool:
     return hasattr(inside, "min_val") and not has_seen(observer)
 
 
-def scale_of(observer: Any, name: str) -> tuple[float, int, tuple[int, int] | None]:
-    """Scale, zero point and limits of an observer; ValueError where it was shown nothing."""
+def check_seen(observer: Any, name: str) -> None:
+    """ValueError where an observer was shown nothing."""
     if waits_for_data(observer):
         raise ValueError(
             f"{name} has seen no data, so that there is no scale: call the prepared model on "
             "batches of training data before lowbit.convert"
         )
+
+
+def scale_of(observer: Any, name: str) -> tuple[float, int, tuple[int, int] | None]:
+    """Scale, zero point and limits of an observer; ValueError where it was shown nothing."""
+    check_seen(observer, name)
     scale, zero_point = output_qparams(observer, name)
     return scale, zero_point, output_limits(observer)
 
@@ -46,7 +51,7 @@ def int8_layer(layer: Any, observer: Any, relu: bool, residual: bool, name: str)
     entry = weighted(layer)
     assert entry is not None
     if observer is not None:
-        scale_of(observer, name)
+        check_seen(observer, name)
     # A layer that gives float32 has no scale; one that asks for one gets 1.
     layer.activation_post_process = observer or FixedQParamsObserver(1.0, 0)
     made: Any = entry.int8.from_float(layer)
