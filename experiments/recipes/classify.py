@@ -12,6 +12,7 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.recipes._losses import LOSSES, smooth
@@ -68,21 +69,35 @@ class Classify(pl.LightningModule):
             {
                 f"{stage}_metrics": nn.ModuleDict(
                     {
-                        name: MulticlassAccuracy(num_classes, top_k=k, average="micro")
-                        for name, k in ks.items()
+                        # a mean that leaves nan out would hide that a training diverged
+                        "loss": MeanMetric(nan_strategy="disable"),
+                        **{
+                            name: MulticlassAccuracy(
+                                num_classes, top_k=k, average="micro", validate_args=False
+                            )
+                            for name, k in ks.items()
+                        },
                     }
                 )
                 for stage in ("train", "val", "test")
             }
         )
+        self._logged: set[str] = set()  # the stages whose metrics this epoch has logged
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)
 
     def on_train_epoch_start(self) -> None:
         """Draw what is random in this epoch from (seed, epoch, process): a resumed run has it."""
+        self._logged.discard("train")
         key = (self.seed * 1_000_003 + self.current_epoch) * 4_099 + self.global_rank
         torch.manual_seed(key % 2**63)
+
+    def on_validation_epoch_start(self) -> None:
+        self._logged.discard("val")
+
+    def on_test_epoch_start(self) -> None:
+        self._logged.discard("test")
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, labels = batch
@@ -120,11 +135,17 @@ class Classify(pl.LightningModule):
         self._log(stage, loss, scores, labels)
 
     def _log(self, stage: str, loss: Tensor, scores: Tensor, labels: Tensor) -> None:
-        everywhere = {"on_step": False, "on_epoch": True, "batch_size": len(labels)}
-        self.log(f"{stage}/loss", loss, sync_dist=True, **everywhere)
-        for name, metric in self.metrics[f"{stage}_metrics"].items():
-            metric.update(scores.detach(), labels)
-            self.log(f"{stage}/{name}", metric, **everywhere)
+        """Count a batch. Lightning computes a logged metric at the end of the epoch, so that it
+        is logged once: `log` in every step costs as much as the step of a small network.
+        """
+        metrics = self.metrics[f"{stage}_metrics"]
+        for name, metric in metrics.items():
+            given = (loss.detach(), len(labels)) if name == "loss" else (scores.detach(), labels)
+            metric.update(*given)
+        if stage not in self._logged:
+            self._logged.add(stage)
+            for name, metric in metrics.items():
+                self.log(f"{stage}/{name}", metric, on_step=False, on_epoch=True)
 
     def make_scheduler(self, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Any:
         """The learning-rate scheduler; None where there is none."""
