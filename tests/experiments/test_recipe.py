@@ -121,7 +121,10 @@ def test_mixup_mixes_images_and_targets_alike():
 
 def test_many_classes_have_a_top5():
     assert "accuracy_top5" in Classify(nn.Identity(), 100, lambda m: None).metrics["val_metrics"]
-    assert list(Classify(nn.Identity(), 10, lambda m: None).metrics["val_metrics"]) == ["loss", "accuracy"]
+    assert list(Classify(nn.Identity(), 10, lambda m: None).metrics["val_metrics"]) == [
+        "loss",
+        "accuracy",
+    ]
 
 
 @pytest.mark.parametrize(
