@@ -16,7 +16,7 @@ from lowbit.convert._norm import NORMS
 from lowbit.convert._replace import packed_twin, put
 from lowbit.convert._report import Report, Row, stored_bytes
 from lowbit.convert._shapes import Shape, infer
-from lowbit.convert._signs import read_signs_themselves
+from lowbit.convert._signs import quantize_themselves
 from lowbit.convert._trace import NotTraceable, example_shapes, read_directly, trace
 from lowbit.convert.int8 import NoInt8, describe, int8_twin, is_prepared, to_int8
 from lowbit.nn import QuantizedLayer
@@ -102,7 +102,7 @@ def convert(
     if graph is not None and arguments is not None:
         shapes |= example_shapes(result, graph, arguments)
     if graph is not None:
-        read_signs_themselves(graph, result)
+        quantize_themselves(graph, result)
     normed = set() if graph is None else _before_norms(graph, result, shapes)
     last = last_weights(result)
     kept = set() if graph is None else read_directly(graph)

@@ -60,7 +60,8 @@ class _Reordering(nn.Module):
     def _convolved(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor | None:
         """The convolution, channels last in memory; None where the call is better torch's."""
         if (
-            not is_float_image(x)
+            ONE_DNN is None  # a model that was converted on another processor
+            or not is_float_image(x)
             or not self._pays(x, weight)
             or weight.dtype != torch.float32
             or not weight.is_cpu

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,8 +33,11 @@ class FrozenNorm(nn.Module):
         self.relu = False
         self.register_buffer("weight", torch.ones(channels))
         self.register_buffer("bias", torch.zeros(channels))
-        self.register_buffer("mean", torch.zeros(channels), persistent=False)
-        self.register_buffer("var", torch.full((channels,), 1 - EPS), persistent=False)
+        self._set_statistics()
+
+    def _set_statistics(self) -> None:
+        self.register_buffer("mean", torch.zeros_like(self.bias), persistent=False)
+        self.register_buffer("var", torch.full_like(self.bias, 1 - EPS), persistent=False)
 
     @classmethod
     def from_trained(cls, norm: _BatchNorm) -> FrozenNorm | None:
@@ -51,6 +56,16 @@ class FrozenNorm(nn.Module):
         else:
             y = F.batch_norm(x, self.mean, self.var, self.weight, self.bias, False, 0.0, EPS)
         return torch.relu_(y) if self.relu else y
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        kept = self._buffers.items()
+        state["_buffers"] = {k: v for k, v in kept if k not in ("mean", "var")}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._set_statistics()
 
     def extra_repr(self) -> str:
         return f"{len(self.weight)}{', relu=True' if self.relu else ''}"

@@ -148,9 +148,39 @@ def is_flatten(node: fx.Node) -> bool:
     return node.target in ("flatten", torch.flatten) and arguments in ((1,), (1, -1))
 
 
+def _strided(node: fx.Node, shape: Shape) -> Shape:
+    """x[:, :, ::s, ::s] and its like: of each axis all, or every s-th from the first on."""
+    index = node.args[1]
+    if shape is None or not isinstance(index, tuple) or len(index) > len(shape):
+        return None
+    steps = [i.step or 1 for i in index if isinstance(i, slice) and i.start is i.stop is None]
+    if len(steps) != len(index) or not all(isinstance(s, int) and s > 0 for s in steps):
+        return None
+    steps += [1] * (len(shape) - len(steps))
+    return tuple(along(size, 1, s, 0, 1) for size, s in zip(shape, steps, strict=True))
+
+
+def _padded(node: fx.Node, shape: Shape) -> Shape:
+    """F.pad(x, ends), ends of the last axis first."""
+    ends = node.kwargs.get("pad", node.args[1] if len(node.args) > 1 else None)
+    if shape is None or not isinstance(ends, list | tuple) or len(ends) > 2 * len(shape):
+        return None
+    if not all(isinstance(end, int) for end in ends):
+        return None
+    sizes = list(shape)
+    for i in range(len(ends) // 2):
+        more = ends[2 * i] + ends[2 * i + 1]  # type: ignore[operator]
+        sizes[-1 - i] = along(sizes[-1 - i], 1, 1, more, 1)
+    return tuple(sizes)
+
+
 def _of_call(node: fx.Node, shapes: list[Shape]) -> Shape:
     if not shapes:
         return None
+    if node.target is operator.getitem:
+        return _strided(node, shapes[0])
+    if node.target is F.pad:
+        return _padded(node, shapes[0])
     if is_flatten(node):
         return _flat(node, shapes[0])
     if node.target in ("mean", torch.mean) and _is_mean_of_places(node):

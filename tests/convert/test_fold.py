@@ -317,9 +317,12 @@ def test_a_layer_that_reads_a_quantized_activation_takes_its_signs():
     assert model.second.input_quantization is None
 
 
-def test_an_activation_that_is_no_plain_sign_is_not_moved():
+def test_an_activation_that_is_no_plain_sign_moves_only_from_right_in_front():
     model = Plain([nn.BatchNorm2d(32), QActivation("ste_heaviside")])
     model.second = QConv2d(32, 32, 3, padding=1, bias=False, weight_quantization="sign")
+    _, report = assert_same_bits(shaken(model))
+    assert [row.packed for row in report] == [True, True]
+    model.between.append(nn.MaxPool2d(2))
     _, report = assert_same_bits(shaken(model))
     assert [row.packed for row in report] == [True, False]
     assert "name an input quantizer" in report[1].why
