@@ -20,6 +20,7 @@ from torch import nn
 import lowbit
 from experiments import _checkpoint, _published
 from experiments._app import Problem, clear_errors
+from experiments.callbacks.description import Description
 from experiments.recipes import _teacher
 from lowbit.qconfig import get_default_qconfig
 
@@ -97,11 +98,8 @@ def takes(target: str) -> set[str]:
     return set(inspect.signature(get_class(target)).parameters)
 
 
-def make_model(cfg: DictConfig, data: Any, quantized: bool = True) -> nn.Module:
-    """The network: its YAML, the quantizers, and the shape of the data where it asks for it.
-
-    Not ``quantized``, it is the float one of the same names.
-    """
+def _arguments(cfg: DictConfig, data: Any, quantized: bool) -> dict[str, Any]:
+    """What the network is given beside its YAML: the quantizers, and facts of the data."""
     accepted = takes(cfg.model._target_)
     facts = {name: getattr(data, name) for name in ("in_channels", "num_classes", "image_size")}
     quantizers = quantization(cfg) if quantized else {}
@@ -114,10 +112,45 @@ def make_model(cfg: DictConfig, data: Any, quantized: bool = True) -> nn.Module:
             "model"
         )
     arguments = {**facts, **quantizers}
-    fitting = {
+    return {
         k: v for k, v in arguments.items() if k in accepted and not (k in facts and k in cfg.model)
     }
-    return instantiate(cfg.model, **fitting, _convert_="all")
+
+
+def make_model(cfg: DictConfig, data: Any, quantized: bool = True) -> nn.Module:
+    """The network: its YAML, the quantizers, and the shape of the data where it asks for it.
+
+    Not ``quantized``, it is the float one of the same names.
+    """
+    return instantiate(cfg.model, **_arguments(cfg, data, quantized), _convert_="all")
+
+
+def description(cfg: DictConfig, recipe: pl.LightningModule, data: Any) -> dict[str, Any]:
+    """What makes a trained network anew without its configuration, in plain values.
+
+    ``model``         ``target``, its class, and ``arguments``, what it was called with
+    ``input``         how a picture becomes its input: ``preprocessing`` of the data
+    ``prepare_qat``   quantizers by layer where the recipe put them in, as ``lowbit.prepare_qat``
+                      takes them, activation and weight; else {}
+    ``weights``       "real" where latent weights are evaluated, as in stochastic BinaryConnect;
+                      else "quantized"
+    ``experiment``    the name of the run
+    """
+    own = "weight_quantization" in takes(cfg.recipe._target_)
+    arguments = OmegaConf.to_container(cfg.model, resolve=True)
+    assert isinstance(arguments, dict)
+    target = arguments.pop("_target_")
+    real = getattr(recipe, "evaluate_with", None) == "real"
+    return {
+        "model": {
+            "target": target,
+            "arguments": {**arguments, **_arguments(cfg, data, quantized=not own)},
+        },
+        "input": data.preprocessing(),
+        "prepare_qat": OmegaConf.to_container(OmegaConf.create(getattr(recipe, "prepared", {}))),
+        "weights": "real" if real else "quantized",
+        "experiment": cfg.name,
+    }
 
 
 def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
@@ -218,7 +251,10 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     trainer = instantiate(
         cfg.trainer,
         logger=loggers,
-        callbacks=make_callbacks(cfg.get("callbacks") or {}),
+        callbacks=[
+            *make_callbacks(cfg.get("callbacks") or {}),
+            Description(description(cfg, recipe, data)),
+        ],
         default_root_dir=str(folder),
     )
     return Run(recipe, data, trainer, cfg.resume)

@@ -47,6 +47,10 @@ class InMemory(DataModule):
         """The official training or test set: (n, channels, h, w) uint8 and (n,) int64."""
         raise NotImplementedError
 
+    def preprocessing(self) -> dict[str, Any]:
+        facts = super().preprocessing()
+        return facts if self.center is None else {**facts, "mean": None, "std": None}
+
     def setup(self, stage: str | None = None) -> None:
         train = stage in (None, "fit", "validate") or self.center == "train"
         if train and self._train is None:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from torch import Tensor
 
-from experiments.data._normalise import MODES
+from experiments.data._normalise import MODES, centre_and_spread
 from experiments.data._shares import Shares
 from experiments.data._split import carve
 
@@ -80,6 +80,22 @@ class DataModule(pl.LightningDataModule):
         """Indices of the images to train on and to validate on, among those with ``labels``."""
         train, val = carve(labels, self.val_size, self.split_seed)
         return train if self.limit is None else train[: self.limit], val
+
+    def preprocessing(self) -> dict[str, Any]:
+        """How a picture becomes what the network is given, in plain values.
+
+        ``shape``        (channels, height, width)
+        ``mean, std``    per channel: (pixel - mean) / std, of pixels in [0, 1]; None where that
+                         does not say it, or data are no pictures
+        ``resize``       pixels of the shorter side, before the middle of ``shape`` is cut out
+        """
+        mean, std = centre_and_spread(self.normalise, self.mean, self.std)
+        return {
+            "shape": [self.in_channels, self.image_size, self.image_size],
+            "mean": list(mean),
+            "std": list(std),
+            "resize": self.image_size,
+        }
 
     def calibration_dataloader(self, images: int) -> Any:
         """So many training images, a fair sample, as the test set's are made: not augmented."""

@@ -10,6 +10,16 @@ from torch import Tensor
 MODES = ("standard", "signed", "unit")
 
 
+def centre_and_spread(
+    mode: str, mean: Sequence[float], std: Sequence[float]
+) -> tuple[Sequence[float], Sequence[float]]:
+    """What is subtracted from x / max_value, and what the difference is divided by, per channel."""
+    if mode not in MODES:
+        raise ValueError(f"normalise takes one of {', '.join(MODES)}; got {mode!r}")
+    half, zero, one = ([value] * len(mean) for value in (0.5, 0.0, 1.0))
+    return {"standard": (mean, std), "signed": (half, half), "unit": (zero, one)}[mode]
+
+
 class Normalise:
     """uint8 pixels (b, channels, height, width) -> float32, by one multiply-add per channel.
 
@@ -21,14 +31,7 @@ class Normalise:
     def __init__(
         self, mode: str, mean: Sequence[float], std: Sequence[float], max_value: int = 255
     ) -> None:
-        if mode not in MODES:
-            raise ValueError(f"normalise takes one of {', '.join(MODES)}; got {mode!r}")
-        half, zero, one = ([value] * len(mean) for value in (0.5, 0.0, 1.0))
-        centre, spread = {
-            "standard": (mean, std),
-            "signed": (half, half),
-            "unit": (zero, one),
-        }[mode]
+        centre, spread = centre_and_spread(mode, mean, std)
         # Divided in double precision, so that the ends of the range come out as exactly as
         # float32 can say them.
         width = torch.tensor(spread, dtype=torch.float64)

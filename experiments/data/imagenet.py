@@ -156,6 +156,9 @@ class ImageNet(DataModule):
                 "variable LOWBIT_DATA.",
             )
 
+    def preprocessing(self) -> dict[str, Any]:
+        return {**super().preprocessing(), "resize": self._resize}
+
     def prepare_data(self) -> None:
         self.check()
 
@@ -205,11 +208,15 @@ class ImageNet(DataModule):
             )
         return folder
 
+    @property
+    def _resize(self) -> int:
+        return round(self.image_size / 0.875)
+
     def _centre(self) -> transforms.Compose:
         size = self.image_size
         return transforms.Compose(
             [
-                transforms.Resize(round(size / 0.875)),
+                transforms.Resize(self._resize),
                 transforms.CenterCrop(size),
                 transforms.PILToTensor(),
             ]

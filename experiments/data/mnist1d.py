@@ -89,6 +89,9 @@ class MNIST1D(InMemory):
                 f"normalise standard; got augment={augment}, normalise={self.normalise!r}"
             )
 
+    def preprocessing(self) -> dict[str, Any]:
+        return {**super().preprocessing(), "mean": None, "std": None}  # signals, no pictures
+
     def load(self, train: bool) -> tuple[Tensor, Tensor]:
         x, labels = signals()
         part = slice(0, TRAIN) if train else slice(TRAIN, None)

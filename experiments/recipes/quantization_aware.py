@@ -55,10 +55,19 @@ class QuantizationAware(Classify):
                 )
         if not 0 <= freeze <= 1:
             raise ValueError(f"recipe.freeze is a share of the training, 0 to 1; got {freeze}")
-        prepared = prepare(model, input_quantization, weight_quantization, ends)
+        quantizers = by_layer(model, input_quantization, weight_quantization, ends)
+        qconfigs = {name: QConfig(*pair) for name, pair in quantizers.items()}
         super().__init__(
-            prepared, num_classes, optimizer, scheduler, loss, label_smoothing, mixup, seed
+            lowbit.prepare_qat(model.train(), qconfigs),
+            num_classes,
+            optimizer,
+            scheduler,
+            loss,
+            label_smoothing,
+            mixup,
+            seed,
         )
+        self.prepared = quantizers
         self.freeze = freeze
         self.frozen = False
 
@@ -74,15 +83,20 @@ class QuantizationAware(Classify):
                     module.eval()
 
 
-def prepare(model: nn.Module, activation: Any, weight: Any, ends: int | None) -> nn.Module:
-    """``lowbit.prepare_qat`` with these quantizers, and ``int_k`` of ``ends`` bits at both ends."""
-    qconfigs: dict[str, QConfig] = {"": QConfig(activation, weight)}
+def by_layer(
+    model: nn.Module, activation: Any, weight: Any, ends: int | None
+) -> dict[str, list[Any]]:
+    """Specs of activation and weight quantizer by name of a layer, "" for all that have no own.
+
+    First and last layer have ``int_k`` of ``ends`` bits, where it is a number.
+    """
+    quantizers: dict[str, list[Any]] = {"": [activation, weight]}
     if ends is not None:
         names = [name for name, module in model.named_modules() if isinstance(module, LAYERS)]
         averaged = {"signed": False, "symmetric": False, "range": "moving_average"}
-        fine = QConfig(
-            {"name": "int_k", "bits": ends, **averaged},
-            {"name": "int_k", "bits": ends, "per_channel": True},
-        )
-        qconfigs |= dict.fromkeys(names[:1] + names[-1:], fine)
-    return lowbit.prepare_qat(model.train(), qconfigs)
+        for name in names[:1] + names[-1:]:
+            quantizers[name] = [
+                {"name": "int_k", "bits": ends, **averaged},
+                {"name": "int_k", "bits": ends, "per_channel": True},
+            ]
+    return quantizers
