@@ -22,8 +22,8 @@ FOLDER = Path(__file__).resolve().parent / "results"
 
 # Overrides that change where or how a run is executed but not what it computes.
 ELSEWHERE = (
-    "seed", "hydra", "launcher", "data.root", "data.download", "threads", "resume",
-    "packed", "int8", "calibration", "qconfig",
+    "seed", "hydra", "launcher", "sweep", "sweeper", "logger", "data.root", "data.download",
+    "threads", "resume", "packed", "int8", "calibration", "qconfig",
 )  # fmt: skip
 
 # What is kept of each run, in this order.
