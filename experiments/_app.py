@@ -80,9 +80,15 @@ def processes(without_gpu: int) -> int:
     return torch.cuda.device_count() or without_gpu
 
 
+def gpus(accelerator: str, devices: int | str) -> int | str | None:
+    """How many GPUs a node needs for ``devices`` processes; None where they use the processor."""
+    return None if accelerator == "cpu" else devices
+
+
 OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 OmegaConf.register_new_resolver("path_safe", path_safe, replace=True)
 OmegaConf.register_new_resolver("processes", processes, replace=True)
+OmegaConf.register_new_resolver("gpus", gpus, replace=True)
 
 
 class Sweep(Callback):
@@ -96,14 +102,19 @@ class Sweep(Callback):
         from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
         from hydra.core.override_parser.overrides_parser import OverridesParser
 
-        if not config.hydra.sweeper._target_.endswith("BasicSweeper"):
-            return  # a sweeper that chooses its jobs as it goes
-        words = list(config.hydra.overrides.task)
-        words += [f"{k}={v}" for k, v in (config.hydra.sweeper.params or {}).items()]
-        overrides = OverridesParser.create().parse_overrides(words)
-        for batch in BasicSweeper.split_arguments(overrides, None):
-            for job in batch:
-                self._check(list(job))
+        from experiments import _search
+
+        words = [f"{k}={v}" for k, v in (config.hydra.sweeper.params or {}).items()]
+        words += list(config.hydra.overrides.task)
+        if config.hydra.sweeper._target_.endswith(".BasicSweeper"):
+            overrides = OverridesParser.create().parse_overrides(words)
+            jobs = [job for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
+        elif config.hydra.sweeper._target_.startswith("hydra_plugins.lowbit_"):
+            jobs = _search.read(words).examples()
+        else:
+            jobs = []  # a sweeper that chooses as it goes
+        for job in jobs:
+            self._check(list(job))
 
     def _check(self, overrides: list[str]) -> None:
         from experiments import _build, _stages

@@ -6,6 +6,7 @@ import datetime
 import math
 import os
 import shlex
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +227,10 @@ def sweep_results(folder: Path, since: float = 0.0) -> list[dict[str, Any]]:
 
 
 def show_sweep(results: list[dict[str, Any]], folder: Path) -> None:
-    """Print one line for each job of a sweep: the overrides that differ, and what came out."""
+    """Print one line for each job of a sweep: the overrides that differ, and what came out.
+
+    Below them, where seeds differ: mean and standard deviation over the seeds of each recipe.
+    """
     jobs = [dict(word.partition("=")[::2] for word in r["overrides"]) for r in results]
     keys = [
         key
@@ -238,14 +242,30 @@ def show_sweep(results: list[dict[str, Any]], folder: Path) -> None:
         table.add_column(key, overflow="fold")
     for name in ("test/accuracy", "last", "seconds"):
         table.add_column(name, justify="right")
+    by_recipe: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for job, result in zip(jobs, results, strict=True):
-        accuracies = [result["metrics"].get(f"test/accuracy{which}") for which in ("", "_last")]
-        table.add_row(
-            *(job.get(key, "") for key in keys),
-            *(figure("accuracy", value) for value in accuracies),
-            f"{result['seconds']:.1f}",
-        )
+        recipe = tuple(job.get(key, "") for key in keys if key != "seed")
+        by_recipe.setdefault(recipe, {})[job.get("seed", "")] = result
+        table.add_row(*(job.get(key, "") for key in keys), *_sweep_figures([result]))
+    if "seed" in keys:
+        table.add_section()
+        for recipe, seeds in by_recipe.items():
+            words = iter(recipe)
+            cells = [f"n = {len(seeds)}" if key == "seed" else next(words) for key in keys]
+            table.add_row(*cells, *_sweep_figures(list(seeds.values())))
     _print(table, folder)
+
+
+def _sweep_figures(results: list[dict[str, Any]]) -> list[str]:
+    """Test accuracies and seconds of a job; of several, means, with the accuracies' spread."""
+    cells = []
+    for name in ("test/accuracy", "test/accuracy_last"):
+        values = [r["metrics"][name] for r in results if name in r["metrics"]]
+        cell = figure(name, statistics.fmean(values)) if values else ""
+        if len(values) > 1:
+            cell = f"{cell.removesuffix(' %')} ± {figure(name, statistics.stdev(values))}"
+        cells.append(cell)
+    return [*cells, f"{statistics.fmean(r['seconds'] for r in results):.1f}"]
 
 
 def _print(table: Table, folder: Path, *lines: str) -> None:

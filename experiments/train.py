@@ -12,18 +12,19 @@ from experiments import _app
 
 def train(cfg: DictConfig) -> dict[str, float]:
     """Train as ``cfg`` says, in one go or in ``stages``; returns the metrics."""
-    from experiments import _stages
+    from experiments import _processes, _stages
 
-    if cfg.get("stages") is None:
-        return train_once(cfg)
-    return _stages.train(cfg, lambda stage: train_once(stage, announced=True))
+    with _processes.of_one_job():
+        if cfg.get("stages") is None:
+            return train_once(cfg)
+        return _stages.train(cfg, lambda stage: train_once(stage, announced=True))
 
 
 def train_once(cfg: DictConfig, announced: bool = False) -> dict[str, float]:
     """Train, test the best and the last weights, report; returns the metrics."""
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-    from experiments import _build, _int8, _packed, _report
+    from experiments import _build, _int8, _packed, _report, loggers
     from experiments.provenance import source
     from experiments.results import write_result
 
@@ -34,9 +35,11 @@ def train_once(cfg: DictConfig, announced: bool = False) -> dict[str, float]:
         run = _build.build(cfg, folder)
     if run.trainer.is_global_zero and not announced:
         _report.announce(cfg)
-    with _app.clear_errors(MisconfigurationException):
-        run.trainer.fit(run.recipe, run.data, ckpt_path=run.resume, weights_only=True)
-    metrics = _report.final_metrics(run)
+    with loggers.telling(run.trainer.loggers, cfg) as tell:
+        with _app.clear_errors(MisconfigurationException):
+            run.trainer.fit(run.recipe, run.data, ckpt_path=run.resume, weights_only=True)
+        metrics = _report.final_metrics(run)
+        tell(metrics)
     if run.trainer.is_global_zero:
         result = _report.result(cfg, run, metrics, code, time.perf_counter() - start)
         write_result(folder, result)
