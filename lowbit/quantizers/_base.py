@@ -53,6 +53,8 @@ class Quantizer(nn.Module):
 
     Facts, read by layers and by conversion:
 
+    made_for            "input" or "weight", what its source quantizes with it, or "either"; layers
+                        take any for both
     bits                how many bits code one output value (32: full precision)
     signed              whether the codes are signed; with a zero point, values may be either way
     levels              the output values where data and parameters do not move them, else None
@@ -65,6 +67,7 @@ class Quantizer(nn.Module):
     """
 
     name: ClassVar[str]
+    made_for: ClassVar[str] = "either"
     bits: int = 32
     signed: bool = True
     levels: tuple[float, ...] | None = None

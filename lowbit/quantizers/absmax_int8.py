@@ -19,6 +19,7 @@ class AbsmaxInt8(Quantizer):
     Source: BitNet b1.58, Ma et al. 2024; ``activation_quant`` of its code notes.
     """
 
+    made_for = "input"
     bits = 8
     slope_reads_input = False
 

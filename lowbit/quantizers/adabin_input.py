@@ -24,6 +24,8 @@ class AdabinInput(SignBased):
     Source: AdaBin, Tu et al. 2022; "code": ``binarylib.py`` of its repository.
     """
 
+    made_for = "input"
+
     def __init__(self, form: str = "code", sign_zero: str = "plus") -> None:
         super().__init__(sign_zero)
         one_of("adabin_input", "form", form, ("code", "paper"))

@@ -21,6 +21,8 @@ class AdabinWeight(SignBased):
     Source: AdaBin, Tu et al. 2022; ``binarylib.py`` of its repository.
     """
 
+    made_for = "weight"
+
     def __init__(self, t_min: float = 1e-3, t_max: float = 10.0, sign_zero: str = "plus") -> None:
         super().__init__(sign_zero)
         self.t_min = t_min

@@ -19,6 +19,8 @@ class BirealWeight(ScaledSign):
     Source: ``HardBinaryConv`` in the repositories of Bi-Real Net (Liu et al. 2018) and ReActNet.
     """
 
+    made_for = "weight"
+
     def slope(self, x: Tensor) -> Tensor:
         return inside(x, self.clip)
 

@@ -17,6 +17,7 @@ class BitnetBinary(SignBased):
     Source: BitNet, Wang et al. 2023; figure 5 of its code notes.
     """
 
+    made_for = "weight"
     slope_reads_input = False
 
     def value(self, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ class BitnetTernary(Quantizer):
     Source: BitNet b1.58, Ma et al. 2024; figure 3 of its code notes.
     """
 
+    made_for = "weight"
     bits = 2
     slope_reads_input = False
 

@@ -19,6 +19,7 @@ class DorefaInput(Quantizer):
     Source: DoReFa-Net, Zhou et al. 2016; ``dorefa.py`` of tensorpack.
     """
 
+    made_for = "input"
     signed = False
 
     def __init__(self, bits: int = 2) -> None:

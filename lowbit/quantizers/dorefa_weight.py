@@ -24,6 +24,8 @@ class DorefaWeight(Quantizer):
     Source: DoReFa-Net, Zhou et al. 2016; ``dorefa.py`` of tensorpack.
     """
 
+    made_for = "weight"
+
     def __init__(self, bits: int = 1, grad: str = "full") -> None:
         super().__init__()
         bit_width("dorefa_weight", bits, 1, 8)

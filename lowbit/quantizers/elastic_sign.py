@@ -33,6 +33,8 @@ class ElasticSign(SignBased, DataInitialised):
     Source: BiT, Liu et al. 2022; ``utils_quant.py`` of facebookresearch/bit.
     """
 
+    made_for = "input"
+
     def __init__(self, signed: bool = True, shifted: bool = False, sign_zero: str = "plus") -> None:
         if not signed and sign_zero != "plus":
             raise ValueError(

@@ -25,6 +25,7 @@ class Hwgq(Quantizer):
     repository.
     """
 
+    made_for = "input"
     signed = False
 
     def __init__(self, centres: Sequence[float] = (0.538, 1.076, 1.614)) -> None:

@@ -22,6 +22,8 @@ class Libra(SignBased):
     Source: Libra-PB of IR-Net, Qin et al. 2020; ``ir_1w1a.py`` of its repository.
     """
 
+    made_for = "weight"
+
     def __init__(self, t_min: float = 1e-3, t_max: float = 10.0, sign_zero: str = "plus") -> None:
         super().__init__(sign_zero)
         self.t_min = t_min

@@ -20,6 +20,8 @@ class MagnitudeAwareSign(ScaledSign):
     Source: Bi-Real Net, Liu et al. 2018, section 3.3; ``MagnitudeAwareSign`` of larq.
     """
 
+    made_for = "weight"
+
     def slope(self, x: Tensor) -> Tensor:
         return mean_magnitude(x, self.axis) * inside(x, self.clip)
 

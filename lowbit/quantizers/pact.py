@@ -26,6 +26,7 @@ class Pact(Quantizer):
     Source: PACT, Choi et al. 2018; alpha_init = 8 from Distiller.
     """
 
+    made_for = "input"
     signed = False
 
     def __init__(self, bits: int = 4, alpha_init: float = 8.0) -> None:

@@ -28,6 +28,7 @@ class ReCU(SignBased):
     Source: ReCU, Xu et al. 2021; ``binarized_modules.py`` and ``main.py`` of its repository.
     """
 
+    made_for = "weight"
     levels = (-1.0, 1.0)
     tau: Tensor
 

@@ -21,6 +21,7 @@ class RSign(SignBased):
     Source: ReActNet, Liu et al. 2020; ``LearnableBias`` in ``reactnet.py`` of its repository.
     """
 
+    made_for = "input"
     levels = (-1.0, 1.0)
 
     def __init__(self, sign_zero: str = "plus") -> None:

@@ -25,6 +25,7 @@ class Ttq(Quantizer):
     tensorpack.
     """
 
+    made_for = "weight"
     bits = 2
 
     def __init__(self, threshold: float = 0.05) -> None:

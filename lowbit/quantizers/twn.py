@@ -22,6 +22,7 @@ class Twn(Quantizer):
     Source: TWN, Li et al. 2016; ``caffe-twns``.
     """
 
+    made_for = "weight"
     bits = 2
     slope_reads_input = False
 

@@ -31,6 +31,8 @@ class Xnor(SignBased):
     and clamped; here the centring and the clamp are part of the value.
     """
 
+    made_for = "weight"
+
     def __init__(
         self,
         grad: str = "paper",

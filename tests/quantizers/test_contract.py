@@ -168,6 +168,16 @@ def test_docstring_says_value_slope_arguments_and_source(name: str) -> None:
     assert [a for a in arguments if not re.search(rf"\b{a}\b", said)] == []
 
 
+@by_name
+def test_made_for_is_what_name_and_first_line_say(name: str) -> None:
+    cls = quantizers.resolve(name)
+    assert cls.made_for in ("input", "weight", "either")
+    first = (inspect.getdoc(cls) or "").partition("\n")[0].lower()
+    for role in ("input", "weight"):
+        if name.endswith(f"_{role}") or re.search(rf"\b{role}s?\b", first):
+            assert cls.made_for == role
+
+
 @every
 def test_repr_shows_class_and_arguments(spec: Any) -> None:
     quantizer = get(spec)
