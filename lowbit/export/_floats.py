@@ -13,7 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lowbit.export._integers import adaptive_mean, affine, layer_normalized, resized
+from lowbit.export._operators import (
+    adaptive_mean,
+    affine,
+    averaged,
+    convolved,
+    layer_normalized,
+    max_pooled,
+    resized,
+    transposed,
+)
 from lowbit.export._recorder import Handler, Recorder
 from lowbit.functional.int8.pool import each_axis
 
@@ -158,15 +167,7 @@ def conv(
         pads = [span // 2 for span in spans] + [span - span // 2 for span in spans]
     else:
         pads = each_axis(0 if padding == "valid" else padding, axes) * 2
-    return g.node(
-        "Conv",
-        *(input, weight, bias),
-        kernel_shape=list(weight.shape[2:]),
-        strides=each_axis(stride, axes),
-        pads=pads,
-        dilations=dilations,
-        group=groups,
-    )
+    return convolved(g, input, weight, bias, weight.shape[2:], stride, pads, dilations, groups)
 
 
 @handles("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
@@ -182,17 +183,8 @@ def conv_transpose(
     groups: int = 1,
     dilation: Any = 1,
 ) -> str:
-    axes = weight.ndim - 2
-    return g.node(
-        "ConvTranspose",
-        *(input, weight, bias),
-        kernel_shape=list(weight.shape[2:]),
-        strides=each_axis(stride, axes),
-        pads=each_axis(padding, axes) * 2,
-        output_padding=each_axis(output_padding, axes),
-        dilations=each_axis(dilation, axes),
-        group=groups,
-    )
+    window = (stride, padding, output_padding, dilation, groups)
+    return transposed(g, input, weight, bias, weight.shape[2:], *window)
 
 
 @handles("batch_norm")
@@ -252,54 +244,14 @@ def embedding(g: Recorder, y: Tensor, input: Tensor, weight: Tensor, *args: Any,
 
 @handles("max_pool1d", "max_pool2d", "max_pool3d")
 def max_pool(
-    g: Recorder,
-    y: Tensor,
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
+    g: Recorder, y: Tensor, input: Tensor, *rest: Any, return_indices: bool = False, **named: Any
 ) -> str:
-    axes = input.ndim - 2
-    kernel = each_axis(kernel_size, axes)
-    return g.node(
-        "MaxPool",
-        input,
-        kernel_shape=kernel,
-        strides=kernel if stride in (None, []) else each_axis(stride, axes),
-        pads=each_axis(padding, axes) * 2,
-        dilations=each_axis(dilation, axes),
-        ceil_mode=int(ceil_mode),
-    )
+    return max_pooled(g, input, input.ndim - 2, *rest, **named)
 
 
 @handles("avg_pool1d", "avg_pool2d", "avg_pool3d")
-def avg_pool(
-    g: Recorder,
-    y: Tensor,
-    input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
-) -> str:
-    if divisor_override is not None:
-        raise NotImplementedError("AveragePool has no divisor_override: leave it out")
-    axes = input.ndim - 2
-    kernel = each_axis(kernel_size, axes)
-    return g.node(
-        "AveragePool",
-        input,
-        kernel_shape=kernel,
-        strides=kernel if stride in (None, []) else each_axis(stride, axes),
-        pads=each_axis(padding, axes) * 2,
-        ceil_mode=int(ceil_mode),
-        count_include_pad=int(count_include_pad),
-    )
+def avg_pool(g: Recorder, y: Tensor, input: Tensor, *rest: Any, **named: Any) -> str:
+    return averaged(g, input, input.ndim - 2, *rest, **named)
 
 
 @handles("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")

@@ -14,6 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowbit.export._operators import (
+    adaptive_mean,
+    affine,
+    averaged,
+    convolved,
+    layer_normalized,
+    max_pooled,
+    resized,
+    transposed,
+)
 from lowbit.export._recorder import Handler, Recorder
 from lowbit.functional import int8
 from lowbit.functional.int8 import (
@@ -259,15 +269,8 @@ def qconv(
     """Conv of real numbers; its sums are exact in an integer kernel."""
     axes = y.ndim - 2
     w, b, later = weight_and_bias(g, x_scale, weight, w_scales, w_zero_points, bias)
-    made = g.node(
-        "Conv",
-        *(real(g, x, x_scale, x_zero_point), w, b),
-        kernel_shape=list(weight.shape[2:]),
-        strides=pool.each_axis(list(stride), axes),
-        pads=pool.each_axis(list(padding), axes) * 2,
-        dilations=pool.each_axis(list(dilation), axes),
-        group=groups,
-    )
+    window = (list(stride), pool.each_axis(list(padding), axes) * 2, list(dilation), groups)
+    made = convolved(g, real(g, x, x_scale, x_zero_point), w, b, weight.shape[2:], *window)
     return finished(g, _plus(g, made, later, axes), *end)
 
 
@@ -290,19 +293,10 @@ def qconv_transpose(
     *end: Any,
 ) -> str:
     """ConvTranspose of real numbers."""
-    axes = y.ndim - 2
-    made = g.node(
-        "ConvTranspose",
-        real(g, x, x_scale, x_zero_point),
-        real_weight(g, weight, w_scales, w_zero_points, 1),
-        bias,
-        kernel_shape=list(weight.shape[2:]),
-        strides=pool.each_axis(list(stride), axes),
-        pads=pool.each_axis(list(padding), axes) * 2,
-        output_padding=pool.each_axis(list(output_padding), axes),
-        dilations=pool.each_axis(list(dilation), axes),
-        group=groups,
-    )
+    window = (list(stride), list(padding), list(output_padding), list(dilation), groups)
+    w = real_weight(g, weight, w_scales, w_zero_points, 1)
+    x_real = real(g, x, x_scale, x_zero_point)
+    made = transposed(g, x_real, w, bias, weight.shape[2:], *window)
     return finished(g, made, *end)
 
 
@@ -425,29 +419,10 @@ def mul_scalar(
 
 
 @handles((pool, "max_pool"))
-def max_pool(
-    g: Recorder,
-    y: Tensor,
-    values: Tensor,
-    axes: int,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    dilation: Any = 1,
-    ceil_mode: bool = False,
-) -> str:
+def max_pool(g: Recorder, y: Tensor, values: Tensor, axes: int, *rest: Any, **named: Any) -> str:
     """Of the integers themselves."""
     _check_batch("max_pool", values, axes)
-    kernel = pool.each_axis(kernel_size, axes)
-    return g.node(
-        "MaxPool",
-        values,
-        kernel_shape=kernel,
-        strides=kernel if stride in (None, []) else pool.each_axis(stride, axes),
-        pads=pool.each_axis(padding, axes) * 2,
-        dilations=pool.each_axis(dilation, axes),
-        ceil_mode=int(ceil_mode),
-    )
+    return max_pooled(g, values, axes, *rest, **named)
 
 
 @handles((kernels, "max_pool2d"))
@@ -478,32 +453,11 @@ def _check_batch(name: str, values: Tensor, axes: int) -> None:
 
 @handles((pool, "avg_pool"))
 def avg_pool(
-    g: Recorder,
-    y: Tensor,
-    values: Tensor,
-    zero_point: int,
-    axes: int,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
-    ceil_mode: bool = False,
-    count_include_pad: bool = True,
-    divisor_override: int | None = None,
+    g: Recorder, y: Tensor, values: Tensor, zero_point: int, axes: int, *rest: Any, **named: Any
 ) -> str:
     """Of integers minus their zero point: the scale is 1 on both sides."""
     _check_batch("avg_pool", values, axes)
-    if divisor_override is not None:
-        raise NotImplementedError("AveragePool has no divisor_override: leave it out")
-    kernel = pool.each_axis(kernel_size, axes)
-    mean = g.node(
-        "AveragePool",
-        real(g, values, 1.0, zero_point),
-        kernel_shape=kernel,
-        strides=kernel if stride in (None, []) else pool.each_axis(stride, axes),
-        pads=pool.each_axis(padding, axes) * 2,
-        ceil_mode=int(ceil_mode),
-        count_include_pad=int(count_include_pad),
-    )
+    mean = averaged(g, real(g, values, 1.0, zero_point), axes, *rest, **named)
     return quantized(g, mean, 1.0, zero_point, values.dtype)
 
 
@@ -515,19 +469,6 @@ def adaptive_avg_pool(
     _check_batch("adaptive_avg_pool", values, axes)
     mean = adaptive_mean(g, real(g, values, 1.0, zero_point), values.shape[2:], y.shape[2:])
     return quantized(g, mean, 1.0, zero_point, values.dtype)
-
-
-def adaptive_mean(g: Recorder, x: Any, sizes: Sequence[int], outputs: Sequence[int]) -> str:
-    """The mean of windows that divide real numbers (n, c, *sizes) into ``outputs`` parts."""
-    if all(n == 1 for n in outputs):
-        return g.node("GlobalAveragePool", x)
-    if any(size % n for size, n in zip(sizes, outputs, strict=True)):
-        raise NotImplementedError(
-            f"adaptive_avg_pool of {tuple(sizes)} to {tuple(outputs)} has windows of several "
-            "sizes, which ONNX has not: choose sizes that divide"
-        )
-    windows = [size // n for size, n in zip(sizes, outputs, strict=True)]
-    return g.node("AveragePool", x, kernel_shape=windows, strides=windows)
 
 
 @handles((resize, "interpolate"))
@@ -547,31 +488,6 @@ def interpolate(
     x = real(g, values, 1.0, zero_point)
     made = resized(g, y, x, size, scale_factor, mode, align_corners)
     return quantized(g, made, 1.0, zero_point, values.dtype)
-
-
-def resized(
-    g: Recorder, y: Tensor, x: Any, size: Any, scale_factor: Any, mode: str, align_corners: Any
-) -> str:
-    """``torch.nn.functional.interpolate`` of the axes of places, as it places its samples."""
-    axes = list(range(2, y.ndim))
-    if size is not None:
-        scales, sizes = None, torch.tensor(list(y.shape[2:]))
-    else:
-        factors = [scale_factor] if isinstance(scale_factor, (int, float)) else list(scale_factor)
-        factors = factors * (len(axes) // len(factors))
-        scales, sizes = torch.tensor(factors, dtype=torch.float32), None
-    place = "align_corners" if align_corners else "half_pixel"
-    return g.node(
-        "Resize",
-        x,
-        None,
-        None if scales is None else g.constant_of(scales, "scales"),
-        None if sizes is None else g.constant_of(sizes, "sizes"),
-        axes=axes,
-        mode="nearest" if mode == "nearest" else "linear",
-        coordinate_transformation_mode="asymmetric" if mode == "nearest" else place,
-        nearest_mode="floor" if mode == "nearest" else None,
-    )
 
 
 # Functions of the real numbers.
@@ -696,13 +612,6 @@ def batch_norm(
     return quantized(g, made, scale, zero_point, y.dtype)
 
 
-def affine(g: Recorder, channels: int, weight: Any, bias: Any) -> tuple[Any, Any]:
-    """Weight and bias, or ones and zeros in their place."""
-    if weight is None:
-        weight = g.constant_of(torch.ones(channels), "weight")
-    return weight, g.constant_of(torch.zeros(channels), "bias") if bias is None else bias
-
-
 @handles((norm, "layer_norm"))
 def layer_norm(
     g: Recorder,
@@ -721,14 +630,6 @@ def layer_norm(
     x = real(g, values, x_scale, x_zero_point)
     made = layer_normalized(g, x, normalized_shape, weight, bias, eps)
     return quantized(g, made, scale, zero_point, y.dtype)
-
-
-def layer_normalized(
-    g: Recorder, x: Any, shape: Sequence[int], weight: Any, bias: Any, eps: float
-) -> str:
-    if weight is None:
-        weight = g.constant_of(torch.ones(list(shape)), "weight")
-    return g.node("LayerNormalization", x, weight, bias, axis=-len(shape), epsilon=eps)
 
 
 @handles((norm, "group_norm"))
