@@ -1,7 +1,6 @@
 """The sweeps over all binary quantizers, and the experiment that they are made for."""
 
 import pytest
-import torch
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
@@ -12,21 +11,10 @@ from experiments.results import recipe_of
 from lowbit import quantizers
 
 
-def binary():
-    """The names of all quantizers that give two values."""
-    return [name for name in quantizers.names() if quantizers.get(name).two_level]
-
-
-def depends_on_the_batch(name):
-    """Whether what comes out for an image is moved by the others beside it."""
-    quantizer = quantizers.get(name)
-    quantizer.bind(3, -3)
-    generator = torch.Generator().manual_seed(0)
-    first, second, third = (torch.randn(2, 3, 5, 5, generator=generator) for _ in range(3))
-    quantizer(first)  # learned values start from the first batch
-    quantizer.eval()
-    beside = [torch.cat([first, other]) for other in (second, 3 * third + 1)]
-    return not torch.equal(*(quantizer(batch)[:2] for batch in beside))
+def binary(other):
+    """The names of all quantizers to two values, but those made for the other role."""
+    made = [quantizers.get(name) for name in quantizers.names()]
+    return sorted(one.name for one in made if one.two_level and one.made_for != other)
 
 
 def jobs(sweep):
@@ -49,19 +37,14 @@ def specs(config):
     return read
 
 
-def names_of(specs):
-    return sorted(quantizers.get(spec).name for spec in specs)
-
-
-def test_the_sweep_over_weights_has_every_binary_quantizer(specs):
-    assert names_of(specs("binary_weights", "weight")) == sorted(binary())
-
-
-def test_the_sweep_over_inputs_has_every_binary_quantizer_of_single_images(specs):
-    wanted = sorted(name for name in binary() if not depends_on_the_batch(name))
-    assert names_of(specs("binary_inputs", "input")) == wanted
-    assert {"sign", "rsign", "ste_heaviside"} <= set(wanted)
-    assert not {"xnor", "libra", "recu"} & set(wanted)
+@pytest.mark.parametrize(
+    ("sweep", "role", "other"),
+    [("binary_inputs", "input", "weight"), ("binary_weights", "weight", "input")],
+)
+def test_a_sweep_has_every_binary_quantizer_of_its_role(sweep, role, other, specs):
+    names = sorted(quantizers.get(spec).name for spec in specs(sweep, role))
+    assert names == binary(other)
+    assert {"sign", "stochastic_sign"} <= set(names)
 
 
 @pytest.mark.parametrize("sweep", ["binary_inputs", "binary_weights"])
