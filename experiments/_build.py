@@ -185,12 +185,13 @@ def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
 
 
 def make_callbacks(cfg: Mapping[str, Any]) -> list[pl.Callback]:
-    """The callbacks, ``history`` last: it writes down what the others log."""
+    """The callbacks: ``history`` writes down what the others log, and pictures are of its rows."""
     names = [name for name in cfg if cfg[name] is not None]
     for name in names:
         if "_target_" not in cfg[name]:
             raise Problem(f"callbacks.{name} has options but no _target_: is its group chosen?")
-    return [instantiate(cfg[name]) for name in sorted(names, key=lambda name: name == "history")]
+    late = {"history": 1, "curves": 2, "pictures": 2}
+    return [instantiate(cfg[name]) for name in sorted(names, key=lambda name: late.get(name, 0))]
 
 
 def check_whole(name: str, value: Any, least: int) -> None:

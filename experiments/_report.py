@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -258,14 +259,20 @@ def show_sweep(results: list[dict[str, Any]], folder: Path) -> None:
 
 def _sweep_figures(results: list[dict[str, Any]]) -> list[str]:
     """Test accuracies and seconds of a job; of several, means, with the accuracies' spread."""
-    cells = []
-    for name in ("test/accuracy", "test/accuracy_last"):
-        values = [r["metrics"][name] for r in results if name in r["metrics"]]
-        cell = figure(name, statistics.fmean(values)) if values else ""
-        if len(values) > 1:
-            cell = f"{cell.removesuffix(' %')} ± {figure(name, statistics.stdev(values))}"
-        cells.append(cell)
+    names = ("test/accuracy", "test/accuracy_last")
+    values = [[r["metrics"][name] for r in results if name in r["metrics"]] for name in names]
+    cells = [mean_and_spread(name, of_name) for name, of_name in zip(names, values, strict=True)]
     return [*cells, f"{statistics.fmean(r['seconds'] for r in results):.1f}"]
+
+
+def mean_and_spread(name: str, values: Sequence[float]) -> str:
+    """A metric of several runs as it is printed: mean ± standard deviation."""
+    if not values:
+        return ""
+    mean = figure(name, statistics.fmean(values))
+    if len(values) == 1:
+        return mean
+    return f"{mean.removesuffix(' %')} ± {figure(name, statistics.stdev(values))}"
 
 
 def _print(table: Table, folder: Path, *lines: str) -> None:

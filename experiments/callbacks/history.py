@@ -51,3 +51,14 @@ class History(pl.Callback):
             writer.writeheader()
             writer.writerows(self.rows)
         os.replace(beside, self.path)
+
+
+def rows_of(trainer: pl.Trainer, reader: str) -> list[dict[str, float]]:
+    """The rows of the training's ``History``, for the callback named ``reader``."""
+    for callback in trainer.callbacks:
+        if isinstance(callback, History):
+            return callback.rows
+    raise ValueError(
+        f"callbacks.{reader} draws what callbacks.history keeps, which is left out; "
+        f"callbacks.{reader}=null leaves the picture out too"
+    )

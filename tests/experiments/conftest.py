@@ -25,6 +25,7 @@ TINY = (
     "model.hidden=[16,16]",
     "logger=none",
     "callbacks=[default]",
+    "callbacks.curves=null",
 )
 
 
