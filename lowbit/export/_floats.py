@@ -279,6 +279,73 @@ def interpolate(
 # Arithmetic.
 
 
+@handles("new_empty", "new_full", "new_ones", "new_zeros", "ones_like", "zeros_like", "full_like")
+def filled(g: Recorder, y: Tensor, *args: Any, **kwargs: Any) -> None:
+    """Numbers that do not come from the inputs."""
+
+
+@handles("as_strided")
+def as_strided(g: Recorder, y: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> str:
+    if y.shape != x.shape or not torch.equal(y, x):
+        raise NotImplementedError("as_strided gives other numbers, or in another order: index them")
+    return g.name(x)
+
+
+@handles("expand", "expand_as", "broadcast_to")
+def expanded(g: Recorder, y: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> str:
+    return g.node("Expand", x, g.graph.shape(y.shape))
+
+
+@handles("where")
+def where(g: Recorder, y: Tensor, condition: Tensor, a: Any, b: Any) -> str:
+    return g.node("Where", condition, g.operand(a, y.dtype), g.operand(b, y.dtype))
+
+
+def _comparison(op: str) -> Handler:
+    def handler(g: Recorder, y: Tensor, a: Any, b: Any) -> str:
+        dtype = torch.result_type(a, b)
+        made = g.node(op.removeprefix("Not"), g.operand(a, dtype), g.operand(b, dtype))
+        return g.node("Not", made) if op.startswith("Not") else made
+
+    return handler
+
+
+for _name, _short, _op in (
+    ("greater_equal", "ge", "GreaterOrEqual"),
+    ("greater", "gt", "Greater"),
+    ("less_equal", "le", "LessOrEqual"),
+    ("less", "lt", "Less"),
+    ("equal", "eq", "Equal"),
+    ("not_equal", "ne", "NotEqual"),
+):
+    handles(*((_short,) if _name == "equal" else (_name, _short)))(_comparison(_op))
+
+
+@handles("logical_not", "bitwise_not", "invert")
+def logical_not(g: Recorder, y: Tensor, x: Tensor) -> str:
+    if x.dtype != torch.bool:
+        raise NotImplementedError(f"the bits of {x.dtype} turned round: booleans alone can be")
+    return g.node("Not", x)
+
+
+@handles("addcmul")
+def addcmul(g: Recorder, y: Tensor, x: Tensor, a: Tensor, b: Tensor, *, value: float = 1) -> str:
+    product = g.node("Mul", a, b)
+    if value != 1:
+        product = g.node("Mul", product, g.number(value, y.dtype))
+    return g.node("Add", x, product)
+
+
+@handles("square")
+def square(g: Recorder, y: Tensor, x: Tensor) -> str:
+    return g.node("Mul", x, x)
+
+
+@handles("rsqrt")
+def rsqrt(g: Recorder, y: Tensor, x: Tensor) -> str:
+    return g.node("Reciprocal", g.node("Sqrt", x))
+
+
 def _binary(op: str, *, swapped: bool = False) -> Handler:
     def handler(g: Recorder, y: Tensor, a: Any, b: Any, *, alpha: float = 1) -> str:
         a, b = (b, a) if swapped else (a, b)

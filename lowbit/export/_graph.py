@@ -21,7 +21,10 @@ Dims = tuple[int | str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One operator: its inputs and outputs by name ("" for an input left out), its attributes."""
+    """One operator: its inputs and outputs by name ("" for an input left out), its attributes.
+
+    ``op`` is that of ONNX, or domain::name.
+    """
 
     op: str
     inputs: tuple[str, ...]
@@ -75,7 +78,7 @@ class Graph:
 
     def node(self, op: str, inputs: Sequence[str], outputs: int, attributes: Any) -> list[str]:
         """Names of the outputs of a new node; attributes of None are left out."""
-        names = [self.free_name(op.lower()) for _ in range(outputs)]
+        names = [self.free_name(op.rpartition("::")[2].lower()) for _ in range(outputs)]
         given = tuple((key, value) for key, value in attributes.items() if value is not None)
         self.nodes.append(Node(op, tuple(inputs), tuple(names), given))
         return names
@@ -132,8 +135,11 @@ def model_of(graph: Graph, name: str, producer_version: str) -> Any:
         ]
 
     nodes = [
-        helper.make_node(node.op, node.inputs, node.outputs, node.outputs[0], **attributes)
+        helper.make_node(
+            op, node.inputs, node.outputs, node.outputs[0], domain=domain, **attributes
+        )
         for node in graph.nodes
+        for domain, _, op in [node.op.rpartition("::")]
         for attributes in [
             {
                 key: element(value) if isinstance(value, torch.dtype) else value
@@ -149,9 +155,13 @@ def model_of(graph: Graph, name: str, producer_version: str) -> Any:
         if key in read
     ]
     made = helper.make_graph(nodes, name, infos(graph.inputs), infos(graph.outputs), constants)
+    domains = {node.domain for node in nodes if node.domain}
     model = helper.make_model(
         made,
-        opset_imports=[helper.make_opsetid("", OPSET)],
+        opset_imports=[
+            helper.make_opsetid("", OPSET),
+            *(helper.make_opsetid(domain, 1) for domain in sorted(domains)),
+        ],
         ir_version=IR_VERSION,
         producer_name="lowbit",
         producer_version=producer_version,

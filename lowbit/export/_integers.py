@@ -8,7 +8,6 @@ QuantizeLinear does so itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from lowbit.export._operators import (
     resized,
     transposed,
 )
-from lowbit.export._recorder import Handler, Recorder
+from lowbit.export._recorder import Handler, Recorder, Target, registering
 from lowbit.functional import int8
 from lowbit.functional.int8 import (
     activations,
@@ -41,22 +40,8 @@ from lowbit.kernels import int8 as kernels
 INT32_MAX = 2**31 - 1
 
 HANDLERS: dict[str, Handler] = {}
-# The functions of lowbit that are one call each: handler -> module, function.
-FUNCTIONS: dict[str, tuple[ModuleType, str]] = {}
-
-
-def handles(*targets: str | tuple[ModuleType, str]) -> Callable[[Handler], Handler]:
-    """Let a handler write down these operators of lowbit, or functions of a module."""
-
-    def registered(handler: Handler) -> Handler:
-        for target in targets:
-            name = target if isinstance(target, str) else f"{target[0].__name__}.{target[1]}"
-            HANDLERS[name] = handler
-            if not isinstance(target, str):
-                FUNCTIONS[name] = target
-        return handler
-
-    return registered
+FUNCTIONS: dict[str, Target] = {}
+handles = registering(HANDLERS, FUNCTIONS)
 
 
 # Into integers, and out of them.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import functools
 import inspect
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +16,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree
 
 from lowbit._version import __version__
-from lowbit.export import _floats, _integers
+from lowbit.export import _binary, _floats, _integers
 from lowbit.export._graph import Graph, Value, model_of, with_free_batch
 from lowbit.export._package import onnx_package
 from lowbit.export._recorder import Recorder, watching
 
-HANDLERS = {**_floats.HANDLERS, **_integers.HANDLERS}
+HANDLERS = {**_floats.HANDLERS, **_integers.HANDLERS, **_binary.HANDLERS}
+FUNCTIONS = {**_integers.FUNCTIONS, **_binary.FUNCTIONS}
+BINARY = ("float", "int8")
 
 
 def onnx(
@@ -28,6 +33,7 @@ def onnx(
     *,
     dynamic_batch: bool = True,
     fused_adds: bool = True,
+    binary: str = "float",
 ) -> Any:
     """Write an int8 model as ONNX with QuantizeLinear and DequantizeLinear; its ``ModelProto``.
 
@@ -49,22 +55,50 @@ def onnx(
     Raises ModuleNotFoundError without the package onnx, NotImplementedError for what ONNX has no
     operator for, and ValueError where the model's arithmetic depends on the size of the batch.
     """
-    onnx_package()
-    args = example if isinstance(example, tuple) else (example,)
-    model = copy.deepcopy(model).eval()
-    with torch.no_grad():
-        graph = _recorded(model, args, fused_adds)
-        if dynamic_batch:
-            graph = with_free_batch(graph, _recorded(model, _longer(args), fused_adds))
-    made = model_of(graph, type(model).__name__, __version__)
+    if binary not in BINARY:
+        raise ValueError(f"binary is one of {', '.join(BINARY)}; got {binary!r}")
+    made = proto_of(model, example, dynamic_batch, fused_adds, binary)
     if path is not None:
         _write(made.SerializeToString(), Path(path))
     return made
 
 
-def _recorded(model: nn.Module, args: tuple[Any, ...], fused_adds: bool) -> Graph:
+def proto_of(
+    model: nn.Module, example: Any, dynamic_batch: bool, fused_adds: bool, binary: str
+) -> Any:
+    """The ``ModelProto``; ``binary`` as in ``Recorder``."""
+    onnx_package()
+    args = example if isinstance(example, tuple) else (example,)
+    model = _plain(copy.deepcopy(model).eval())
+    # Without oneDNN, converted models call torch's own convolutions, which can be written down.
+    with torch.no_grad(), _without_one_dnn():
+        graph = _recorded(model, args, fused_adds, binary)
+        if dynamic_batch:
+            graph = with_free_batch(graph, _recorded(model, _longer(args), fused_adds, binary))
+    return model_of(graph, type(model).__name__, __version__)
+
+
+@contextlib.contextmanager
+def _without_one_dnn() -> Iterator[None]:
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
+
+
+def _plain(model: nn.Module) -> nn.Module:
+    """The model, with torch's own max-pooling in place of lowbit's faster calls of the same."""
+    for module in model.modules():
+        if isinstance(module, nn.MaxPool2d) and type(module).__module__.startswith("lowbit."):
+            module.forward = functools.partial(nn.MaxPool2d.forward, module)  # type: ignore[method-assign]
+    return model
+
+
+def _recorded(model: nn.Module, args: tuple[Any, ...], fused_adds: bool, binary: str) -> Graph:
     names = {id(value): name for name, value in (*model.named_parameters(), *model.named_buffers())}
-    recorder = Recorder(HANDLERS, names, fused_adds=fused_adds)
+    recorder = Recorder(HANDLERS, names, fused_adds=fused_adds, binary=binary)
     graph = recorder.graph
     # Copies, as a model may write over its input.
     args = _pytree.tree_map_only(Tensor, torch.clone, args)
@@ -73,7 +107,7 @@ def _recorded(model: nn.Module, args: tuple[Any, ...], fused_adds: bool) -> Grap
         name = graph.free_name(wish)
         graph.inputs.append(Value(name, leaf.dtype, tuple(leaf.shape)))
         recorder.bind(leaf, name)
-    with watching(recorder, _integers.FUNCTIONS):
+    with watching(recorder, FUNCTIONS):
         result = model(*args)
     outputs = _leaves(result)
     for number, leaf in enumerate(outputs):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -24,10 +23,34 @@ from lowbit.qtensor import QTensor
 # A handler writes the nodes of one call: (recorder, result, arguments of the call) -> the names
 # of its results, or None where the result tells nothing about the numbers.
 Handler = Callable[..., Any]
+# A function that is recorded as one call: the module or class that has it, and its name there.
+Target = tuple[Any, str]
+
+
+def registering(
+    handlers: dict[str, Handler], functions: dict[str, Target]
+) -> Callable[..., Callable[[Handler], Handler]]:
+    """A decorator: let a handler write down operators of lowbit, by name, or functions."""
+
+    def handles(*targets: str | Target) -> Callable[[Handler], Handler]:
+        def registered(handler: Handler) -> Handler:
+            for target in targets:
+                name = target if isinstance(target, str) else f"{target[0].__name__}.{target[1]}"
+                handlers[name] = handler
+                if not isinstance(target, str):
+                    functions[name] = target
+            return handler
+
+        return registered
+
+    return handles
 
 
 class Recorder(TorchFunctionMode):
-    """Fills ``graph``; ``names`` are those of parameters and buffers, by their identity."""
+    """Fills ``graph``; ``names`` are those of parameters and buffers, by their identity.
+
+    ``fused_adds`` and ``binary`` are what the handlers of int8 and of binary layers go by.
+    """
 
     def __init__(
         self,
@@ -35,10 +58,14 @@ class Recorder(TorchFunctionMode):
         names: Mapping[int, str],
         *,
         fused_adds: bool,
+        binary: str,
     ) -> None:
         super().__init__()
         self.graph = Graph()
         self.fused_adds = fused_adds
+        self.binary = binary
+        # How many channels the packed signs of a name have.
+        self.signs: dict[str, int] = {}
         self._handlers = handlers
         self._names = names
         # Of tensors that came from the inputs; kept, so that no other gets their identity.
@@ -77,10 +104,12 @@ class Recorder(TorchFunctionMode):
 
     def number(self, value: float | int, dtype: torch.dtype = torch.float32) -> str:
         """The name of a constant without axes, one for all its uses."""
-        key = (value, dtype)
+        return self.shared((value, dtype), lambda: torch.tensor(value, dtype=dtype), "number")
+
+    def shared(self, key: Any, make: Callable[[], Tensor], wish: str) -> str:
+        """The name of a constant that is made once for all its uses, which have its key."""
         if key not in self._constants:
-            name = self.graph.constant(torch.tensor(value, dtype=dtype), "number")
-            self._constants[key] = (None, name)
+            self._constants[key] = (None, self.graph.constant(make(), wish))
         return self._constants[key][1]
 
     def reshaped(self, x: Any, lengths: Any) -> Any:
@@ -92,6 +121,11 @@ class Recorder(TorchFunctionMode):
         if not isinstance(x, Tensor):
             return self.number(x, dtype)
         return x if x.dtype == dtype else self.node("Cast", x, to=dtype)
+
+    def inside(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call a function and write down what it does, in place of the call that it explains."""
+        with torch._C._EnableTorchFunction(), self:
+            return function(*args, **kwargs)
 
     def again(self, *args: Any, **kwargs: Any) -> Any:
         """The function that is being written down, with other arguments."""
@@ -106,6 +140,10 @@ class Recorder(TorchFunctionMode):
     def bind(self, x: Tensor, name: str) -> None:
         """Let a tensor be known by a name."""
         self._known[id(x)] = (x, name)
+
+    def bind_constant(self, x: Tensor, name: str) -> None:
+        """Let a tensor that does not come from the inputs be known by a name."""
+        self._constants[id(x)] = (x, name)
 
     def comes_from_inputs(self, arguments: Any) -> bool:
         """Whether any tensor among the arguments does, of a call that is not part of another."""
@@ -230,16 +268,12 @@ def name_of(func: Any) -> str:
 
 
 @contextlib.contextmanager
-def watching(
-    recorder: Recorder, functions: Mapping[str, tuple[ModuleType, str]]
-) -> Iterator[Recorder]:
-    """Record what runs inside, with ``functions`` (handler -> module, function) as one call each.
+def watching(recorder: Recorder, functions: Mapping[str, Target]) -> Iterator[Recorder]:
+    """Record what runs inside, with ``functions`` (handler -> home, name) as one call each.
 
-    These functions are replaced in their modules until the end.
+    These functions are replaced in their modules and classes until the end.
     """
-    originals = {
-        name: getattr(module, attribute) for name, (module, attribute) in functions.items()
-    }
+    originals = {name: getattr(home, attribute) for name, (home, attribute) in functions.items()}
 
     def watched(name: str) -> Callable[..., Any]:
         original = originals[name]
@@ -253,11 +287,11 @@ def watching(
 
         return call
 
-    for name, (module, attribute) in functions.items():
-        setattr(module, attribute, watched(name))
+    for name, (home, attribute) in functions.items():
+        setattr(home, attribute, watched(name))
     try:
         with recorder:
             yield recorder
     finally:
-        for name, (module, attribute) in functions.items():
-            setattr(module, attribute, originals[name])
+        for name, (home, attribute) in functions.items():
+            setattr(home, attribute, originals[name])
