@@ -4,10 +4,12 @@ from lowbit import functional, models, nn, optim, quantizers
 from lowbit._registry import UnknownNameError
 from lowbit._version import __version__
 from lowbit.convert import convert, prepare, prepare_qat, quantize_dynamic
+from lowbit.files import PackedFileError, load_packed, save_packed
 from lowbit.qtensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
 from lowbit.quantizers import Quantizer
 
 __all__ = [
+    "PackedFileError",
     "QTensor",
     "Quantizer",
     "UnknownNameError",
@@ -15,6 +17,7 @@ __all__ = [
     "convert",
     "dequantize",
     "functional",
+    "load_packed",
     "models",
     "nn",
     "optim",
@@ -24,4 +27,5 @@ __all__ = [
     "quantize_per_channel",
     "quantize_per_tensor",
     "quantizers",
+    "save_packed",
 ]

@@ -9,6 +9,7 @@ PACKAGES = [
     "lowbit",
     "lowbit.convert",
     "lowbit.export",
+    "lowbit.files",
     "lowbit.functional",
     "lowbit.functional.int8",
     "lowbit.kernels",
