@@ -7,6 +7,7 @@ from lowbit.convert import convert, prepare, prepare_qat, quantize_dynamic
 from lowbit.files import PackedFileError, load_packed, save_packed
 from lowbit.qtensor import QTensor, dequantize, quantize_per_channel, quantize_per_tensor
 from lowbit.quantizers import Quantizer
+from lowbit.summary import summary
 
 __all__ = [
     "PackedFileError",
@@ -28,4 +29,5 @@ __all__ = [
     "quantize_per_tensor",
     "quantizers",
     "save_packed",
+    "summary",
 ]

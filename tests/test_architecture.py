@@ -29,7 +29,7 @@ LEVELS = {
     "convert": 6,
     "export": 6,
     "files": 7,
-    "summary": 6,
+    "summary": 7,
     "__init__": 8,
 }
 DEPENDENCIES = {"torch", "safetensors"}

@@ -26,6 +26,7 @@ PACKAGES = [
     "lowbit.qconfig",
     "lowbit.qtensor",
     "lowbit.quantizers",
+    "lowbit.summary",
 ]
 PUBLIC = [
     (package, name) for package in PACKAGES for name in importlib.import_module(package).__all__

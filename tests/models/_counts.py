@@ -1,11 +1,10 @@
-"""Parameters and multiply-adds of a model, counted as the papers and model zoos count them."""
+"""Parameters and multiply-adds of a model, as the papers and model zoos give them."""
 
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
-from lowbit.nn import QuantizedLayer
+import lowbit
 
 MIB = 2**20
 
@@ -37,35 +36,9 @@ class Counts(NamedTuple):
         return self.real_macs + self.binary_macs / 64
 
 
-def is_binary(module: nn.Module) -> bool:
-    return (
-        isinstance(module, QuantizedLayer)
-        and module.weight_quantization is not None
-        and module.input_quantization is not None
-    )
-
-
 def count(model: nn.Module, shape: tuple[int, ...]) -> Counts:
     """Of one image of ``shape``, (channels, h, w); nothing is computed."""
-    model = model.to("meta").eval()
-    macs = {True: 0, False: 0}
-
-    def of_conv(module, inputs, output):
-        macs[is_binary(module)] += output.numel() * module.weight[0].numel()
-
-    def of_linear(module, inputs, output):
-        macs[is_binary(module)] += output[..., 0].numel() * module.weight.numel()
-
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(of_conv)
-        elif isinstance(module, nn.Linear):
-            module.register_forward_hook(of_linear)
-    model(torch.empty(1, *shape, device="meta"))
-
-    binary = sum(m.weight.numel() for m in model.modules() if is_binary(m))
-    real = sum(p.numel() for p in model.parameters()) - binary
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not module.affine:
-            real += 2 * module.num_features
-    return Counts(binary, real, macs[True], macs[False])
+    found = lowbit.summary(model.to("meta"), shape)
+    low_bit = [row for row in found if row.weights and max(row.input_bits, row.weight_bits) < 8]
+    binary, macs = sum(row.weights for row in low_bit), sum(row.macs.total for row in low_bit)
+    return Counts(binary, found.numbers - binary, macs, found.macs.total - macs)
