@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-import statistics
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +14,8 @@ from torch import Tensor, nn
 import lowbit
 from experiments._build import Run
 from lowbit import kernels
+from lowbit.cli._race import float_twin, speed
 from lowbit.convert import Report
-from lowbit.nn import QuantizedLayer
-
-LEAST_ROUNDS = 5
 
 # Seconds for each timing and for the test set, when a training ends.
 AT_THE_END = (0.1, 3.0)
@@ -96,18 +92,6 @@ def ready(model: nn.Module, batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tenso
     return batch[0].to("cpu", next(floats, torch.float32)), batch[1].cpu()
 
 
-def float_twin(model: nn.Module) -> nn.Module:
-    """A copy whose layers have no quantizers, and pad with 0 as torch's layers do."""
-    twin = copy.deepcopy(model)
-    for layer in twin.modules():
-        if isinstance(layer, QuantizedLayer):
-            layer.input_quantization = layer.weight_quantization = None
-            layer.gradient_cancellation_threshold = None
-            if hasattr(layer, "pad_value"):
-                layer.pad_value = 0.0
-    return twin
-
-
 def agreement(
     trained: nn.Module,
     packed: nn.Module,
@@ -142,41 +126,3 @@ def agreement(
             if time.perf_counter() > end:
                 break
     return {**counts, "largest_difference": largest}
-
-
-def speed(models: Mapping[str, nn.Module], images: Tensor, seconds: float) -> dict[str, Any]:
-    """Images per second of each model, medians: they take turns, for about ``seconds``.
-
-    ``ratio`` is how many times as many images the last takes as ``trained``, and
-    ``ratio_float`` as ``float`` where there is one: medians of the ratios of one round.
-    """
-    names = list(models)
-    rounds: list[dict[str, float]] = []
-    with torch.inference_mode():
-        for model in models.values():
-            model(images)
-        end = time.perf_counter() + seconds
-        while len(rounds) < LEAST_ROUNDS or time.perf_counter() < end:
-            start = len(rounds) % len(names)
-            turn = names[start:] + names[:start]
-            rounds.append({name: _time(models[name], images) for name in turn})
-
-    def ratio(other: str) -> float:
-        return round(statistics.median(times[other] / times[names[-1]] for times in rounds), 3)
-
-    return {
-        "batch": len(images),
-        "rounds": len(rounds),
-        "images_per_second": {
-            name: round(len(images) / statistics.median(times[name] for times in rounds), 1)
-            for name in names
-        },
-        "ratio": ratio("trained"),
-        **({"ratio_float": ratio("float")} if "float" in models else {}),
-    }
-
-
-def _time(model: nn.Module, images: Tensor) -> float:
-    start = time.perf_counter()
-    model(images)
-    return time.perf_counter() - start

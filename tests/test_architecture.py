@@ -31,6 +31,8 @@ LEVELS = {
     "files": 7,
     "summary": 7,
     "__init__": 8,
+    "cli": 9,
+    "__main__": 10,
 }
 DEPENDENCIES = {"torch", "safetensors"}
 

@@ -7,6 +7,7 @@ import pytest
 
 PACKAGES = [
     "lowbit",
+    "lowbit.cli",
     "lowbit.convert",
     "lowbit.export",
     "lowbit.files",

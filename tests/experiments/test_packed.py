@@ -6,7 +6,6 @@ import re
 
 import pytest
 import torch
-import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import nn
@@ -16,7 +15,6 @@ from experiments._app import CONFIGS, Problem
 from experiments._report import packed_line
 from experiments.eval import evaluate
 from experiments.results import table
-from lowbit.nn import QConv2d
 from tests.experiments.conftest import TINY
 
 WIDE = "model.hidden=[128,96,128]"  # two layers that are worth packing
@@ -207,27 +205,3 @@ def test_the_line_says_what_was_not_compared_and_what_did_not_pack():
         "2.00 MB, 2.0 times the images per second, 1.5 times the float twin's "
         "(batch 64, 2 threads, avx2)"
     )
-
-
-def test_the_float_twin_is_torchs_layer_and_the_model_stays_as_it_is():
-    layer = QConv2d(3, 4, 3, padding=1, input_quantization="sign", weight_quantization="sign")
-    x = torch.randn(2, 3, 5, 5)
-    before = layer(x)
-    twin = _packed.float_twin(nn.Sequential(layer))
-    assert torch.equal(twin(x), F.conv2d(x, layer.weight, layer.bias, padding=1))
-    assert torch.equal(layer(x), before)
-    assert not torch.equal(twin(x), before)
-
-
-def test_times_are_of_images_and_ratios_of_rounds(monkeypatch):
-    seconds = {"trained": 0.5, "float": 0.25, "packed": 0.125}
-    models = {name: nn.Identity() for name in seconds}
-    by_model = {model: seconds[name] for name, model in models.items()}
-    monkeypatch.setattr(_packed, "_time", lambda model, images: by_model[model])
-    assert _packed.speed(models, torch.zeros(4, 1), 0.0) == {
-        "batch": 4,
-        "rounds": _packed.LEAST_ROUNDS,
-        "images_per_second": {"trained": 8.0, "float": 16.0, "packed": 32.0},
-        "ratio": 4.0,
-        "ratio_float": 2.0,
-    }
