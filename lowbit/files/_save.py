@@ -60,8 +60,9 @@ def save_packed(
         "model": describe(model, tensors),
     }
     path = Path(path)
-    if not path.parent.is_dir():
-        raise PackedFileError(f"no folder {path.parent}: make it before saving {path}")
+    if path.is_dir() or not path.parent.is_dir():
+        what = "is a folder" if path.is_dir() else f"would lie in {path.parent}, which is no folder"
+        raise PackedFileError(f"cannot write {path}: it {what}; name a file in one that is there")
     entry = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
     write(tensors.contents(), {ENTRY: entry}, path)
     return path
