@@ -225,10 +225,10 @@ def test_sparse_embedding_gradients(layer, weight):
     table, indices = torch.randn(10, 4), torch.tensor([[1, 2, 2], [7, 1, 9]])
     gradients = []
     for sparse in (False, True):
+        torch.manual_seed(0)
         module = layer.from_pretrained(
             table.clone(), freeze=False, sparse=sparse, weight_quantization=weight
         )
-        torch.manual_seed(0)
         (module(indices) * torch.arange(4.0)).sum().backward()
         gradients.append(module.weight.grad)
     kept = quantizers.get(weight)

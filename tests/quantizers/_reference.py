@@ -8,6 +8,7 @@ the library.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -150,6 +151,31 @@ def adabin_input(
     return value, g * slope, dalpha, dbeta
 
 
+def rbnn_fit(z: Array, left: Array, right: Array) -> tuple[Array, Array]:
+    """Three alternations on standardised weights (channels, a, b)."""
+    for _ in range(3):
+        b = s(np.einsum("ji,njk,kl->nil", left, z, right))
+        u, _, vt = np.linalg.svd(np.einsum("nij,kj,nlk->il", b, right, z))
+        left = vt.T @ u.T
+        u, _, vt = np.linalg.svd(np.einsum("nji,jk,nkl->il", z, left, b))
+        right = u @ vt
+    return left, right
+
+
+def rbnn_rotate(
+    w: Array, g: Array, theta: Array, left: Array, right: Array, slope: object
+) -> tuple[Array, Array, Array]:
+    z, _ = standardised(w, g)
+    a, b = len(left), len(right)
+    turned = np.einsum("ji,njk,kl->nil", left, z.reshape(len(w), a, b), right).reshape(w.shape)
+    share = rows(w, np.abs(np.sin(theta)))
+    v = z + share * (turned - z)
+    gv = g * slope(v)  # type: ignore[operator]
+    dtheta = (gv * (turned - z)).reshape(len(w), -1).sum(1)
+    dtheta = dtheta * np.cos(theta) * np.sign(np.sin(theta))
+    return s(v), standardised(w, gv * (1 - share))[1], dtheta
+
+
 # Ternary.
 
 
@@ -217,6 +243,18 @@ def lsq(
 def nearest(x: Array, levels: Array) -> Array:
     levels = np.sort(np.asarray(levels))
     return levels[np.argmin(np.abs(x[..., None] - levels), axis=-1)]
+
+
+def lq(x: Array, basis: Array, signed: bool) -> tuple[Array, Array]:
+    """Values of one channel, and the least squares fit of its basis to the codes."""
+    codes = np.array(list(itertools.product([-1, 1] if signed else [0, 1], repeat=len(basis))))
+    levels = codes @ basis
+    # Of two levels as near, argmin takes the first: the smaller one.
+    order = np.argsort(levels, kind="stable")
+    chosen = codes[order][np.argmin(np.abs(x.ravel()[:, None] - levels[order]), axis=1)]
+    square = chosen.T @ chosen + 1e-4 * np.eye(len(basis))
+    fitted = np.linalg.inv(square) @ (chosen.T @ x.ravel() + 1e-4 * basis)
+    return (chosen @ basis).reshape(x.shape), fitted
 
 
 def apot(w: Array, g: Array, alpha: float, levels: Array) -> tuple[Array, Array, Array]:

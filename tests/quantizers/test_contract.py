@@ -44,6 +44,8 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "int_k", "bits": 4, "range": "moving_average", "per_channel": True},
     {"name": "int_k", "bits": 4, "range": "learned"},
     {"name": "int_k", "bits": 4, "range": "learned", "symmetric": False, "per_channel": True},
+    {"name": "lq", "bits": 1},
+    {"name": "lq", "bits": 3, "signed": False},
     {"name": "lsq", "bits": 2, "signed": False},
     {"name": "lsq", "bits": 3, "per_channel": True},
     {"name": "lsq_plus", "bits": 3, "signed": False},

@@ -643,6 +643,90 @@ def test_apot_plain_powers() -> None:
     close(quantizer(x).unique(), [0, *(2.0**-i for i in range(6, -1, -1))])
 
 
+@pytest.mark.parametrize("bits", [1, 2, 3, 4])
+def test_lq_weights_have_a_basis_for_each_channel(bits: int) -> None:
+    w, g = weights(), upstream(weights())
+    quantizer = quantizer_of({"name": "lq", "bits": bits})
+    basis = np.tile(0.6745 * w.std() / 2 ** (bits - 1) * 2.0 ** np.arange(bits), (4, 1))
+    for _ in range(3):  # each training forward uses the basis, and moves it
+        expected, fitted = zip(*(ref.lq(w[i], basis[i], True) for i in range(4)), strict=True)
+        check(quantizer.train(), w, (np.stack(expected), g), g)
+        basis = 0.9 * basis + 0.1 * np.stack(fitted)
+        close(quantizer.state_dict()["basis"], basis, what="basis")
+    quantizer.eval()
+    expected, _ = zip(*(ref.lq(w[i], basis[i], True) for i in range(4)), strict=True)
+    check(quantizer, w, (np.stack(expected), g), g)
+    close(quantizer.state_dict()["basis"], basis, what="basis after evaluation")
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_lq_inputs_have_one_basis(bits: int) -> None:
+    x = np.append(POINTS, np.random.default_rng(5).standard_normal(50))
+    g = upstream(x)
+    quantizer = quantizer_of({"name": "lq", "bits": bits, "signed": False, "momentum": 0.5})
+    basis = 1.349 / (2**bits - 1) * 2.0 ** np.arange(bits)
+    for _ in range(3):
+        expected, fitted = ref.lq(x, basis, False)
+        check(quantizer, x, (expected, g * (x <= basis.sum())), g)
+        basis = 0.5 * basis + 0.5 * fitted
+        close(quantizer.state_dict()["basis"][0], basis, what="basis")
+
+
+def test_lq_by_hand() -> None:
+    """Basis 1 and 2: levels 0 to 3, thresholds halfway, and 0.5 belongs to the smaller level."""
+    quantizer = quantizer_of({"name": "lq", "bits": 2, "signed": False, "momentum": 0.0})
+    put(quantizer.state_dict()["basis"], [1.0, 2.0])
+    x = np.array([-1.0, 0.5, 0.6, 1.4, 1.6, 2.6, 5.0])
+    value, dx = run(quantizer, x, np.ones_like(x))
+    assert value.tolist() == [0, 0, 1, 1, 2, 3, 3]
+    assert dx.tolist() == [1, 1, 1, 1, 1, 1, 0]
+    # Codes 10, 10, 01, 11, 11: [4 2; 2 3] b = [9.6, 9.2].
+    close(quantizer.state_dict()["basis"][0], [1.3, 2.2], rtol=1e-4)
+
+
+@pytest.mark.parametrize("progress", [0.0, 0.5, 0.9])
+def test_rbnn_turns_weights_before_their_sign(progress: float) -> None:
+    w, g = weights(), upstream(weights())
+    quantizer = quantizer_of("rbnn_rotate", progress)
+    run(quantizer, w, g)  # makes the rotations
+    state = quantizer.state_dict()
+    left, right = state["left"].numpy().copy(), state["right"].numpy().copy()
+    assert (left.shape, right.shape) == ((3, 3), (4, 4))
+    theta = np.array([0.3, -0.8, 1.2, 2.5])
+    put(sole(quantizer), theta)
+    quantizer.zero_grad()
+
+    def slope(x: Array) -> Array:
+        return ref.rbnn_slope(x, progress, activations=False)
+
+    value, dx, dtheta = ref.rbnn_rotate(w, g, theta, left, right, slope)
+    check(quantizer, w, (value, dx), g)
+    close(sole(quantizer).grad, dtheta, what="theta")
+    close(quantizer.state_dict()["left"], left, what="rotation in the same epoch")
+
+
+def test_rbnn_fits_its_rotations_once_an_epoch() -> None:
+    w = weights()
+    quantizer = quantizer_of("rbnn_rotate")
+    run(quantizer, w, w)
+    before = [quantizer.state_dict()[n].numpy().copy() for n in ("left", "right")]
+    moved = weights(seed=3)
+    run(quantizer, moved, w)
+    quantizer.eval()
+    quantizer.set_progress(0.1)
+    run(quantizer, moved, w)
+    for name, old in zip(("left", "right"), before, strict=True):
+        close(quantizer.state_dict()[name], old, what="before the next epoch's first step")
+    z = ref.standardised(moved, moved)[0].reshape(4, 3, 4)
+    run(quantizer.train(), moved, w)
+    fitted = [quantizer.state_dict()[n].numpy() for n in ("left", "right")]
+    for found, expected in zip(fitted, ref.rbnn_fit(z, *before), strict=True):
+        close(torch.tensor(found), expected, what="rotation")
+        close(torch.tensor(found @ found.T), np.eye(len(found)), what="orthogonal")
+    near = [np.abs(np.einsum("ji,njk,kl->nil", *(r[0], z, r[1]))).sum() for r in (before, fitted)]
+    assert near[1] > near[0], "turned weights are nearer to the corners"
+
+
 def test_hwgq_keeps_the_nearest_centre() -> None:
     g = upstream(POINTS)
     value = np.where(POINTS > 0, ref.nearest(POINTS, [0.538, 1.076, 1.614]), 0)

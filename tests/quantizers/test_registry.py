@@ -27,6 +27,7 @@ EXPECTED = [
     "ede",
     "reste",
     "rbnn_poly",
+    "rbnn_rotate",
     "progressive_sign",
     "ste_heaviside",
     "stochastic_sign",
@@ -51,6 +52,7 @@ EXPECTED = [
     "lsq_plus",
     "apot",
     "hwgq",
+    "lq",
     "int_k",
     "absmax_int8",
 ]

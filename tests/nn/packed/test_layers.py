@@ -46,6 +46,7 @@ NOT_PACKED = {
                 "int_k",
                 "libra",
                 "magnitude_aware_sign",
+                "rbnn_rotate",
                 "recu",
                 "ttq",
                 "twn",
@@ -54,9 +55,10 @@ NOT_PACKED = {
             "depends on the data",
         ),
         "identity": "more than 256 values",
+        "lq": "different values",
     },
     # absmax_int8 scales rows of a kernel; those of a linear weight are its channels.
-    "weight": {"absmax_int8": "no uniform grid", "identity": "no uniform grid"},
+    "weight": dict.fromkeys(["absmax_int8", "identity", "lq"], "no uniform grid"),
 }
 VARIANTS = {
     "input": [
