@@ -35,10 +35,11 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     ]
     if in_colour():
         table = importlib.import_module("rich.table").Table()
+        escape = importlib.import_module("rich.markup").escape
         for name, is_right in zip(columns, right, strict=True):
             table.add_column(name, justify="right" if is_right else "left")
         for row in cells:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         print_rich(table)
         return
     print("\n".join(text_table(columns, cells, right, _width())))
