@@ -1,6 +1,7 @@
 """save_packed and load_packed: the same model, its tensors once and in the file's own memory."""
 
 import copy
+import importlib
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ from safetensors import safe_open
 from torch import nn
 
 import lowbit
+from lowbit import kernels
 from lowbit.files import packed_info
 from lowbit.models import LeNet, RowLSTM
 from lowbit.nn import QConv2d, QEmbedding, QLinear
@@ -320,3 +322,24 @@ def test_the_file_holds_no_code(tmp_path):
 
     collect(entry["model"])
     assert all(name is None or name.startswith(("torch.", "lowbit.")) for name in names)
+
+
+@pytest.mark.parametrize("isa", kernels.isas())
+def test_a_file_loads_on_a_processor_of_other_instructions(isa, tmp_path, monkeypatch):
+    packed = lowbit.convert(shaken(Residual()), keep_slower=True).model
+    x = integers(IMAGES)
+    with torch.no_grad():
+        expected = packed(x)
+        monkeypatch.setenv("LOWBIT_ISA", isa)
+        assert torch.equal(again(packed, tmp_path)(x), expected)
+
+
+def test_a_model_of_fast_floats_loads_where_one_dnn_is_not(tmp_path, monkeypatch):
+    make, shape = FAMILIES["resnet20_irnet"]
+    packed = lowbit.convert(shaken(make(**SIGN)), keep_slower=True, fast_floats=True).model
+    x = images(shape, 1)
+    with torch.no_grad():
+        expected = packed(x)
+        monkeypatch.setattr(importlib.import_module("lowbit.convert._float"), "ONE_DNN", None)
+        loaded = again(packed, tmp_path)
+        torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
