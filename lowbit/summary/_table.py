@@ -107,19 +107,26 @@ def text(summary: Summary) -> str:
 def rich(summary: Summary) -> Any:
     """A ``rich.table.Table`` of the same cells."""
     try:
-        module = importlib.import_module("rich.table")
+        module, box = importlib.import_module("rich.table"), importlib.import_module("rich.box")
         escape = importlib.import_module("rich.markup").escape
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "rich is not installed: pip install rich; str(summary) needs nothing", name="rich"
         ) from error
     heads, rows, total, lines = table(summary)
-    made = module.Table(caption=escape("\n".join(lines)), caption_justify="left", show_footer=True)
+    made = module.Table(
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_footer=True,
+        caption=escape("\n".join(lines)),
+        caption_justify="left",
+    )
     for head, last in zip(heads, total, strict=True):
-        left = head in LEFT
-        made.add_column(
-            head, last, justify="left" if left else "right", overflow="fold" if left else "ellipsis"
-        )
+        if head in LEFT:  # in a narrow terminal these wrap, and numbers stay whole
+            made.add_column(head, last, overflow="fold")
+        else:
+            made.add_column(head, last, justify="right", no_wrap=True)
     for row in rows:
         made.add_row(*map(escape, row))
     return made

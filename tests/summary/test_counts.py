@@ -233,3 +233,22 @@ def test_half_precision_numbers_take_two_bytes():
 def test_operations_count_64_binary_products_as_one():
     model = nn.Sequential(QLinear(64, 32, bias=False, **SIGN), nn.Linear(32, 3))
     assert summary(model, (64,)).operations == 32 + 96
+
+
+# Billions of multiply-adds that torchvision publishes beside its weights.
+@pytest.mark.parametrize(
+    ("name", "weights"),
+    [
+        ("resnet18", "ResNet18_Weights"),
+        ("vit_b_16", "ViT_B_16_Weights"),
+        ("swin_t", "Swin_T_Weights"),
+        ("efficientnet_b0", "EfficientNet_B0_Weights"),
+    ],
+)
+def test_torchvisions_networks_have_the_published_products(name, weights):
+    models = pytest.importorskip("torchvision.models")
+    published = getattr(models, weights).IMAGENET1K_V1.meta
+    with torch.device("meta"):
+        found = summary(getattr(models, name)(), (3, 224, 224))
+    assert found.parameters == published["num_params"]
+    assert round(found.macs.total / 1e9, 3) == published["_ops"]
