@@ -10,6 +10,7 @@ from experiments.data._augment import CropFlip
 from experiments.data._epochs import Batch, Epochs
 from experiments.data._normalise import Normalise
 from experiments.data._shares import Shares
+from experiments.data._whiten import Whiten
 
 
 class Batches(Epochs):
@@ -26,7 +27,7 @@ class Batches(Epochs):
         labels: Tensor,
         indices: Tensor,
         shares: Shares,
-        normalise: Normalise,
+        normalise: Normalise | Whiten,
         augment: CropFlip | None = None,
         seed: int = 0,
         shuffle: bool = False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from experiments.data._augment import CropFlip
 from experiments.data._batches import Batches
 from experiments.data._module import DataModule
 from experiments.data._normalise import Normalise
+from experiments.data._whiten import Whiten
 
 
 class InMemory(DataModule):
@@ -22,6 +24,8 @@ class InMemory(DataModule):
     center        None; ``train``: the mean image of the training images is subtracted, pixel by
                   pixel; ``per_split``: that of each split's own images, the test set's too, as
                   pylearn2's MNIST(center=True) does
+    whiten        None; ``zca``: global contrast normalisation and ZCA whitening by the training
+                  images, in place of ``normalise``; see ``Whiten``
     on_device     whether the images lie on the device that trains, where batches are then made;
                   False keeps them in the host's memory
     """
@@ -31,14 +35,28 @@ class InMemory(DataModule):
     max_value: ClassVar[int] = 255
 
     def __init__(
-        self, *, center: str | None = None, on_device: bool = True, **options: Any
+        self,
+        *,
+        center: str | None = None,
+        whiten: str | None = None,
+        on_device: bool = True,
+        **options: Any,
     ) -> None:
         super().__init__(**options)
         if center not in (None, "train", "per_split"):
             raise ValueError(
                 f"center of {type(self).__name__} is train, per_split or null; got {center!r}"
             )
+        if whiten not in (None, "zca"):
+            raise ValueError(f"whiten of {type(self).__name__} is zca or null; got {whiten!r}")
+        if whiten is not None and center is not None:
+            raise ValueError(
+                f"whiten of {type(self).__name__} subtracts the mean image by itself: center is "
+                f"null with it; got center={center!r}"
+            )
         self.center = center
+        self.whiten = whiten
+        self._whitening: Whiten | None = None
         self.on_device = on_device
         self._train: tuple[Tensor, Tensor] | None = None
         self._test: tuple[Tensor, Tensor] | None = None
@@ -47,15 +65,24 @@ class InMemory(DataModule):
         """The official training or test set: (n, channels, h, w) uint8 and (n,) int64."""
         raise NotImplementedError
 
+    @property
+    def cache(self) -> Path | None:
+        """The folder that keeps what takes long to compute; None: nothing is kept."""
+        return None
+
     def preprocessing(self) -> dict[str, Any]:
         facts = super().preprocessing()
-        return facts if self.center is None else {**facts, "mean": None, "std": None}
+        plain = self.center is None and self.whiten is None
+        return facts if plain else {**facts, "mean": None, "std": None}
 
     def setup(self, stage: str | None = None) -> None:
-        train = stage in (None, "fit", "validate") or self.center == "train"
+        statistics = self.center == "train" or self.whiten is not None
+        train = statistics or stage in (None, "fit", "validate")
         if train and self._train is None:
             self._train = self.load(train=True)
             self.train_indices, self.val_indices = self.split(self._train[1])
+            if self.whiten is not None:
+                self._whitening = Whiten.fit_once(self._train[0], self.train_indices, self.cache)
         if stage in (None, "test") and self._test is None:
             self._test = self.load(train=False)
 
@@ -93,8 +120,10 @@ class InMemory(DataModule):
             normalise=self._normalise(data, indices),
         )
 
-    def _normalise(self, data: tuple[Tensor, Tensor], indices: Tensor) -> Normalise:
+    def _normalise(self, data: tuple[Tensor, Tensor], indices: Tensor) -> Normalise | Whiten:
         """The normalisation of the images of ``data`` at ``indices``."""
+        if self._whitening is not None:
+            return self._whitening
         made = Normalise(self.normalise, self.mean, self.std, self.max_value)
         if self.center == "train":
             self._train = self._placed(self._train)

@@ -39,6 +39,10 @@ class Published(InMemory):
     def path(self) -> Path:
         return self.root / self.folder
 
+    @property
+    def cache(self) -> Path:
+        return self.path
+
     def missing(self) -> list[str]:
         """The files that are not there."""
         return [file for file in self.files if not (self.path / file).is_file()]

@@ -43,6 +43,11 @@ def make(spec: DictConfig, data: Any) -> nn.Module:
             f"and checkpoint, the best.ckpt of a run; got {OmegaConf.to_container(spec)}"
         )
     if named is not None:
+        if getattr(data, "whiten", None) is not None:
+            raise Problem(
+                "recipe.teacher.torchvision was trained on pixels that are not whitened, as those "
+                f"of data.whiten={data.whiten} are: give data.whiten=null"
+            )
         teacher, normalise = _from_torchvision(named, spec.get("weights"), data), "standard"
     else:
         teacher, normalise = _from_checkpoint(checkpoint, spec.get("config"), data)
@@ -120,12 +125,13 @@ def _from_checkpoint(path: str, config: str | None, data: Any) -> tuple[nn.Modul
     from experiments import _build
 
     trained = _checkpoint.config_of(path, config)
-    centers = trained.data.get("center"), getattr(data, "center", None)
-    if centers[0] != centers[1]:
-        raise Problem(
-            f"recipe.teacher was trained with data.center={centers[0]}, and would see other pixels "
-            f"with data.center={centers[1]}"
-        )
+    for option in ("center", "whiten"):
+        its, ours = trained.data.get(option), getattr(data, option, None)
+        if its != ours:
+            raise Problem(
+                f"recipe.teacher was trained with data.{option}={its}, and would see other pixels "
+                f"with data.{option}={ours}"
+            )
     model = _build.make_model(trained, data, quantized=True)
     _checkpoint.load_model(model, path, key="recipe.teacher")
     return model, str(trained.data.get("normalise", data.normalise))
