@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib import colormaps
@@ -56,12 +56,13 @@ def spread_out(items: Sequence[str], most: int) -> list[str]:
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure beside the file and then over it."""
+def save(figure: Figure, path: Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a figure beside the file and then over it; ``metadata`` is text kept in the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(path.name + ".part")
     try:
-        figure.savefig(beside, format=path.suffix.removeprefix(".") or "png")
+        format = path.suffix.removeprefix(".") or "png"
+        figure.savefig(beside, format=format, metadata=metadata)
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)

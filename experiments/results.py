@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import statistics
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from experiments import _ablation, _curve_points
 from experiments._int8_tables import tables as int8_tables
 from experiments._published import gap
 
@@ -29,8 +31,11 @@ ELSEWHERE = (
 # What is kept of each run, in this order.
 KEPT = (
     "seed", "metrics", "seconds", "epochs", "parameters", "bytes", "bytes_packed", "commit",
-    "dirty", "torch", "lowbit", "device", "processes", "threads", "finished",
+    "dirty", "torch", "lowbit", "device", "processes", "threads", "finished", "curve",
 )  # fmt: skip
+
+# The pictures' folder, in that of the results.
+PLOTS = "plots"
 
 PACKED_MODELS = ("trained", "float", "packed")
 
@@ -46,6 +51,13 @@ def _write(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as a JSON file, whole or not at all."""
     _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _write_record(path: Path, record: dict[str, Any]) -> None:
+    """Write an experiment's file; a list of numbers is one line of it."""
+    text = json.dumps(record, indent=2, ensure_ascii=False)
+    text = re.sub(r"\[[^][{}\"]+\]", lambda found: " ".join(found[0].split()), text)
+    _write(path, text.replace("[ ", "[").replace(" ]", "]") + "\n")
 
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
@@ -124,12 +136,35 @@ def merge(old: dict[str, Any] | None, results: list[dict[str, Any]]) -> dict[str
     }
 
 
-def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = False) -> list[Path]:
-    """Gather runs into ``<experiment>.json`` and ``RESULTS.md`` in ``folder``; the files written.
+def _with_networks(record: dict[str, Any], old: dict[str, Any] | None) -> dict[str, Any]:
+    """The record, with ``network`` in each group: that of ``old``, or else made anew."""
+    known = {
+        tuple(group["overrides"]): group["network"]
+        for group in (old or {}).get("groups", [])
+        if "network" in group
+    }
+    for group in record["groups"]:
+        recipe = tuple(group["overrides"])
+        if recipe not in known:
+            from experiments._network import network
 
-    A result from changed files cannot be had again: ``ValueError``, unless ``allow_dirty``,
-    which marks it instead.
+            known[recipe] = network(record["experiment"], recipe)
+        group["network"] = known[recipe]
+    return record
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+
+
+def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = False) -> list[Path]:
+    """Gather runs into ``<experiment>.json`` in ``folder``; make pictures and RESULTS.md anew.
+
+    Returns the files of records, pictures and the table. A result from changed files cannot be
+    had again: ``ValueError``, unless ``allow_dirty``, which marks it instead.
     """
+    from experiments import _plots
+
     by_experiment: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
         result = read_result(run)
@@ -139,15 +174,20 @@ def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = Fal
                 f"{run}: trained at commit {result['commit']} with {what}; commit and run "
                 f"again, or pass --allow-dirty to collect it with a mark"
             )
+        result["curve"] = _curve_points.read((run if run.is_dir() else run.parent) / "metrics.csv")
         by_experiment.setdefault(result["experiment"], []).append(result)
     written = []
     for experiment, results in sorted(by_experiment.items()):
         path = folder / f"{experiment}.json"
         old = json.loads(path.read_text()) if path.is_file() else None
-        write_json(path, merge(old, results))
+        _write_record(path, _with_networks(merge(old, results), old))
         written.append(path)
+    for record in _records(folder):
+        if not all("network" in group for group in record["groups"]):
+            _write_record(folder / f"{record['experiment']}.json", _with_networks(record, record))
+    pictures = _plots.draw(_records(folder), folder / PLOTS)
     _write(folder / "RESULTS.md", table(folder))
-    return [*written, folder / "RESULTS.md"]
+    return [*written, *pictures, folder / "RESULTS.md"]
 
 
 def _percent(value: float | None, sign: str = "") -> str:
@@ -226,10 +266,31 @@ def _packed_table(folder: Path) -> list[str]:
     ]
 
 
+def _pictures(folder: Path, experiments: list[str]) -> list[str]:
+    """Lines that show the pictures of all experiments, and link those of each."""
+    lines = []
+    for name, title in (
+        ("accuracy_size", "Accuracy against size"),
+        ("accuracy_macs", "Accuracy against 1-bit multiply-adds"),
+    ):
+        if (folder / PLOTS / f"{name}.png").is_file():
+            lines += ["", f"## {title}", "", f"![{title}]({PLOTS}/{name}.png)"]
+    links = [
+        f"[{name}]({PLOTS}/curves_{name}.png)"
+        for name in experiments
+        if (folder / PLOTS / f"curves_{name}.png").is_file()
+    ]
+    if links:
+        lines += ["", f"Learning curves: {', '.join(links)}."]
+    return lines
+
+
 def table(folder: Path = FOLDER) -> str:
     """RESULTS.md: every collected experiment, published figure beside ours; packed networks."""
     head = ["experiment", "published", "test", "last", "gap", "n", "device", "time", "commit"]
-    experiments = [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
+    records = _records(folder)
+    ablations = [record for record in records if _ablation.is_ablation(record)]
+    experiments = [record for record in records if record not in ablations]
     rows = [_row(experiment, group) for experiment in experiments for group in experiment["groups"]]
     commands = [
         f"- {experiment['experiment']}: `{group['command']}`"
@@ -257,6 +318,11 @@ def table(folder: Path = FOLDER) -> str:
         "",
         *commands,
     ]
+    lines += _pictures(folder, [experiment["experiment"] for experiment in experiments])
+    for record in ablations:
+        lines += _ablation.section(record)
+        if (folder / PLOTS / f"{record['experiment']}.png").is_file():
+            lines += ["", f"![{record['experiment']}]({PLOTS}/{record['experiment']}.png)"]
     if sources:
         lines += ["", "## Published figures", "", *sources]
     lines += _packed_table(folder / "packed")
