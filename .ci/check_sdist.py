@@ -6,19 +6,15 @@ import tarfile
 with tarfile.open(sys.argv[1]) as archive:
     names = {name.partition("/")[2] for name in archive.getnames()}
 for name in (
-    *(
-        "pyproject.toml",
-        "CMakeLists.txt",
-        "README.md",
-        "LICENSE",
-        "third_party/torch_stable/LICENSE",
-    ),
-    *(
-        "lowbit/_version.py",
-        "lowbit/py.typed",
-        "lowbit/kernels/csrc/flags.txt",
-        "tests/conftest.py",
-    ),
+    "CMakeLists.txt",
+    "LICENSE",
+    "README.md",
+    "lowbit/_version.py",
+    "lowbit/kernels/csrc/flags.txt",
+    "lowbit/py.typed",
+    "pyproject.toml",
+    "tests/conftest.py",
+    "third_party/torch_stable/LICENSE",
 ):
     assert name in names, f"{name} is not in the sdist"
 made = (".ci", ".git/", "runs/", "data/", "build/", "dist/", "lowbit/kernels/_kernels.")

@@ -13,6 +13,7 @@ from lowbit.cli._errors import UserError, user_errors
 from lowbit.cli._load import Loaded
 from lowbit.convert import Report
 from lowbit.convert.int8 import is_prepared
+from lowbit.nn.quantized import dynamic
 
 KINDS = ("packed", "int8", "dynamic")
 
@@ -90,6 +91,6 @@ def dynamic_layers(model: nn.Module) -> list[tuple[str, str]]:
     return [
         (name, type(module).__name__)
         for name, module in model.named_modules()
-        if type(module).__module__.startswith("lowbit.nn.quantized.dynamic")
-        and not any(True for _ in module.children())
+        if type(module).__name__ in dynamic.__all__
+        and type(module) is getattr(dynamic, type(module).__name__)
     ]

@@ -42,7 +42,8 @@ def _curves(spec: Spec, points: int) -> Curves:
     assert quantizer is not None  # only the spec None gives None
     quantizer.bind(1, 0)
     quantizer.double()
-    x = torch.linspace(-2, 2, points, dtype=torch.float64).unsqueeze(0)
+    half = points // 2  # linspace would miss 0 by a rounding
+    x = 2 * torch.arange(-half, half + 1, dtype=torch.float64).unsqueeze(0) / half
     with torch.no_grad():
         quantizer(x)  # the first batch
         quantizer.set_progress(PROGRESS)

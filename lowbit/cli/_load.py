@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -68,7 +69,10 @@ def is_safetensors(path: Path) -> bool:
 
 def rebuild(description: Mapping[str, Any]) -> nn.Module:
     """The untrained network of a checkpoint's description."""
-    target = str(description["model"]["target"])
+    made = description.get("model")
+    if not isinstance(made, Mapping) or not {"target", "arguments"} <= set(made):
+        raise UserError("its description of the network is damaged: give --model NAME")
+    target = str(made["target"])
     package, _, name = target.rpartition(".")
     if package != "lowbit.models" or name not in _zoo.names():
         raise UserError(
@@ -76,7 +80,7 @@ def rebuild(description: Mapping[str, Any]) -> nn.Module:
             "in Python: lowbit.convert(your_model), lowbit.save_packed"
         )
     cls = _zoo.model_class(name)
-    model = _zoo.make(cls, description["model"]["arguments"])
+    model = _zoo.make(cls, made["arguments"])
     prepared = description.get("prepare_qat")
     if prepared:
         qconfigs = {layer: QConfig(*pair) for layer, pair in prepared.items()}
@@ -95,9 +99,7 @@ def _trained(path: Path, contents: Any, name: str | None, arguments: dict[str, A
     if name is not None:
         description = _as_described(_zoo.model_class(name), arguments)
     elif isinstance(contents.get("lowbit"), dict):
-        description = dict(contents["lowbit"])
-        model = description["model"]
-        description["model"] = {**model, "arguments": {**model["arguments"], **arguments}}
+        description = _with(contents["lowbit"], arguments)
     else:
         raise UserError(
             f"{path} does not say what its network is: give --model NAME, and --set key=value for "
@@ -114,6 +116,15 @@ def _trained(path: Path, contents: Any, name: str | None, arguments: dict[str, A
         description["model"]["arguments"],
     )
     return Loaded(model.eval(), "trained", description, tuple(shape))
+
+
+def _with(description: dict[str, Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The description with these arguments of the network in place of its own."""
+    made = description.get("model")
+    if not arguments or not isinstance(made, dict):
+        return description
+    own = made.get("arguments", {})
+    return {**description, "model": {**made, "arguments": {**own, **arguments}}}
 
 
 def _put(weights: Mapping[str, Any], model: nn.Module, path: Path) -> None:
@@ -149,7 +160,9 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 def _read(path: Path) -> Any:
     """The contents of a file of torch.save: tensors and plain values, nothing that runs."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what it makes of bytes that are no checkpoint
+            return torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises whatever the bytes provoke: zip, pickle, decoding, key and index errors.
     except Exception as error:
         said = (str(error).strip().splitlines() or [""])[0].split(". ")[0]

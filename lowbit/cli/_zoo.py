@@ -94,7 +94,7 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError:
-        if text[:1] in "[{":
+        if text.startswith(("[", "{")):
             raise UserError(
                 f'{text!r} is no list or mapping of JSON, such as \'{{"name": "lsq", "bits": 2}}\''
             ) from None

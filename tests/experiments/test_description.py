@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from experiments._checkpoint import read
 
@@ -57,3 +58,29 @@ def test_latent_weights_that_are_evaluated_themselves(tiny, tmp_path):
 def test_a_mean_picture_is_not_a_mean_per_channel(tiny, tmp_path, center):
     description = described(tiny, tmp_path, f"data.center={center}")
     assert description["input"]["mean"] is None
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("recipe=quantization_aware", "quantizer=int8"),
+        ("recipe=binary_connect", "recipe.evaluate_with=real", "quantizer.input=null"),
+    ],
+    ids=["classify", "quantization_aware", "binary_connect"],
+)
+def test_python_m_lowbit_makes_the_network_that_was_evaluated(
+    tiny_config, tmp_path, overrides, monkeypatch
+):
+    from experiments import _build
+    from experiments.train import train
+    from lowbit.cli._load import load
+
+    runs, build = [], _build.build
+    monkeypatch.setattr(_build, "build", lambda *given: runs.append(build(*given)) or runs[0])
+    train(tiny_config("trainer.max_epochs=1", "packed=false", *overrides, folder=tmp_path))
+    recipe = runs[0].recipe.eval()
+    loaded = load(str(tmp_path / "checkpoints" / "best.ckpt"))
+    x = torch.randn(4, *loaded.shape)
+    with torch.no_grad(), recipe.evaluating():
+        assert torch.equal(loaded.model(x), recipe.model(x))

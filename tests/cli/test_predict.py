@@ -1,0 +1,137 @@
+"""``lowbit predict``: pictures as the network was trained on them."""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import lowbit
+from lowbit.cli import _pictures
+from lowbit.cli._errors import UserError
+from tests.cli.conftest import describe
+
+pil = pytest.importorskip("PIL.Image")
+
+PREPARED = _pictures.preparation(describe())
+
+
+def picture(path: Path, pixels: torch.Tensor) -> Path:
+    """Write (height, width) or (height, width, 3) as a PNG."""
+    size = (pixels.shape[1], pixels.shape[0])
+    mode = "L" if pixels.ndim == 2 else "RGB"
+    pil.frombytes(mode, size, bytes(pixels.flatten().tolist())).save(path)
+    return path
+
+
+def drawn(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8)
+
+
+def test_a_picture_of_the_right_size_is_normalised_only(tmp_path):
+    pixels = drawn(8, 8)
+    found = _pictures.read(picture(tmp_path / "a.png", pixels), PREPARED)
+    torch.testing.assert_close(found, (pixels[None] / 255 - 0.25) / 0.5)
+    inverted = _pictures.read(tmp_path / "a.png", PREPARED, invert=True)
+    torch.testing.assert_close(inverted, ((255 - pixels[None].int()) / 255 - 0.25) / 0.5)
+
+
+def test_channels_have_their_own_mean_and_std(tmp_path):
+    pixels = drawn(4, 4, 3)
+    said = {"shape": [3, 4, 4], "mean": [0.1, 0.2, 0.3], "std": [1.0, 0.5, 0.25], "resize": 4}
+    found = _pictures.read(
+        picture(tmp_path / "a.png", pixels), _pictures.preparation({"input": said})
+    )
+    for c in range(3):
+        expected = (pixels[..., c] / 255 - said["mean"][c]) / said["std"][c]
+        torch.testing.assert_close(found[c], expected)
+
+
+@pytest.mark.parametrize("size", [(8, 24), (24, 8)])
+def test_the_middle_is_cut_out(tmp_path, size):
+    pixels = torch.zeros(size, dtype=torch.uint8)
+    pixels.T[8:16] = 200 if size[1] == 24 else pixels.T[8:16]
+    if size[0] == 24:
+        pixels[8:16] = 200
+    found = _pictures.read(picture(tmp_path / "a.png", pixels), PREPARED)
+    torch.testing.assert_close(found, torch.full((1, 8, 8), (200 / 255 - 0.25) / 0.5))
+
+
+def test_the_shorter_side_is_scaled_before(tmp_path):
+    # ImageNet's way: 16 x 16 is scaled to 10, of which the middle 8 stay: a border of 1 is lost.
+    said = {"shape": [1, 8, 8], "mean": [0.0], "std": [1.0], "resize": 10}
+    pixels = torch.full((20, 20), 100, dtype=torch.uint8)
+    pixels[:2], pixels[-2:], pixels[:, :2], pixels[:, -2:] = 0, 0, 0, 0
+    path = picture(tmp_path / "a.png", pixels)
+    found = _pictures.read(path, _pictures.preparation({"input": said}))
+    assert float(found[0, 1:-1, 1:-1].min()) == pytest.approx(100 / 255)
+    small = {**said, "resize": 8}
+    whole = _pictures.read(path, _pictures.preparation({"input": small}))
+    assert float(whole.min()) < 0.2 < float(found.min())
+
+
+def test_classes_are_those_of_the_network(run, tmp_path, checkpoint, model):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    pixels = drawn(3, 8, 8)
+    for number, one in enumerate(pixels):
+        picture(folder / f"{number}.png", one)
+    with torch.no_grad():
+        expected = model((pixels[:, None] / 255 - 0.25) / 0.5).softmax(1)
+    (folder / "notes.txt").write_text("no picture")
+    found = json.loads(run("predict", checkpoint, folder, "--top", 2, "--json").out)
+    assert [Path(one["picture"]).name for one in found] == ["0.png", "1.png", "2.png"]
+    for one, row in zip(found, expected, strict=True):
+        values, classes = row.topk(2)
+        assert [best["class"] for best in one["classes"]] == classes.tolist()
+        assert [best["probability"] for best in one["classes"]] == pytest.approx(values.tolist())
+
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join(f"class {i}" for i in range(10)))
+    text = run("predict", checkpoint, folder / "0.png", "--labels", names).out
+    assert f"class {int(expected[0].argmax())}" in text
+    assert f"{100 * float(expected[0].max()):.1f} %" in text
+
+    packed = lowbit.convert(model).model
+    path = lowbit.save_packed(packed, tmp_path / "p.safetensors", describe())
+    again = json.loads(run("predict", path, folder, "--top", 2, "--json").out)
+    assert [[b["class"] for b in one["classes"]] for one in again] == [
+        [b["class"] for b in one["classes"]] for one in found
+    ]
+
+
+def test_what_is_no_picture(refused, tmp_path, checkpoint, monkeypatch):
+    path = picture(tmp_path / "a.png", drawn(8, 8))
+    assert "is not trained" in refused("predict", "MLP", path)
+    assert "no picture at" in refused("predict", checkpoint, tmp_path / "b.png")
+    (tmp_path / "c.png").write_text("not a picture")
+    assert "cannot read" in refused("predict", checkpoint, tmp_path / "c.png")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no pictures in" in refused("predict", checkpoint, empty)
+    names = tmp_path / "names.txt"
+    names.write_text("")
+    assert "--labels has 0 names" in refused("predict", checkpoint, path, "--labels", names)
+    assert "--labels: " in refused("predict", checkpoint, path, "--labels", tmp_path / "none")
+
+    def missing(name, *rest):
+        raise ImportError(name)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    assert "pip install pillow" in refused("predict", checkpoint, path)
+
+
+def test_a_file_that_does_not_say_how_pictures_are_prepared():
+    with pytest.raises(UserError, match="mean, std missing"):
+        _pictures.preparation({"input": {"shape": [1, 8, 8], "mean": None, "std": None}})
+    found = _pictures.preparation({}, mean=[0.5], std=[0.25], shape=(3, 8, 10))
+    assert (found["mean"], found["std"]) == ([0.5] * 3, [0.25] * 3)
+    assert (found["shape"], found["resize"]) == ((3, 8, 10), 8)
+    for shape, mean, std, said in (
+        ((40, 1, 1), [0.0], [1.0], "no picture"),
+        ((3, 8, 8), [0.0, 0.0], [1.0], "--mean has 2 numbers"),
+        ((3, 8, 8), [0.0], [0.0], "not 0"),
+    ):
+        with pytest.raises(UserError, match=said):
+            _pictures.preparation({}, mean, std, shape)
