@@ -169,7 +169,7 @@ def _padded(node: fx.Node, shape: Shape) -> Shape:
         return None
     sizes = list(shape)
     for i in range(len(ends) // 2):
-        more = ends[2 * i] + ends[2 * i + 1]  # type: ignore[operator]
+        more = ends[2 * i] + ends[2 * i + 1]
         sizes[-1 - i] = along(sizes[-1 - i], 1, 1, more, 1)
     return tuple(sizes)
 
