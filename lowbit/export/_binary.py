@@ -24,8 +24,8 @@ from torch import Tensor
 
 from lowbit import kernels
 from lowbit.export import _floats
-from lowbit.export._operators import convolved, max_pooled
-from lowbit.export._recorder import Handler, Recorder, Target, registering
+from lowbit.export._operators import bags, convolved, max_pooled
+from lowbit.export._recorder import Handler, Recorder, Signs, Target, registering
 from lowbit.export._thresholds import levels
 from lowbit.export._weights import decoded, packed_signs, small, unpacked
 from lowbit.functional.packed_geometry import Geometry, largest_code
@@ -100,14 +100,6 @@ def quantizer(g: Recorder, y: Tensor, quantizer: Quantizer, x: Tensor) -> Any:
 def packed(
     g: Recorder, y: Any, layer: PackedLayer, x: Tensor, residual: Any, channels_last: bool
 ) -> Any:
-    """A packed layer; the names of its signs, if it gives any, are remembered as such."""
-    names = _packed(g, layer, x, residual)
-    if layer.out in ("bits", "both"):
-        g.signs[names if layer.out == "bits" else names[1]] = layer.out_channels
-    return names
-
-
-def _packed(g: Recorder, layer: PackedLayer, x: Tensor, residual: Any) -> Any:
     """A packed layer: its integers, and what follows them."""
     axes = x.ndim - 2
     if layer.terms:
@@ -115,7 +107,7 @@ def _packed(g: Recorder, layer: PackedLayer, x: Tensor, residual: Any) -> Any:
     code = Code(layer.geometry)
     if g.binary == "openvino" and _is_binary(layer, axes):
         v, step, rest = binary_convolution(g, layer, x), 1, torch.zeros(layer.out_channels)
-    elif layer.out == "bits" and g.binary == "int8" and _in_int8(layer):
+    elif layer.out == "bits" and g.binary != "float" and _in_int8(layer):
         return signs_in_int8(g, layer, x)
     else:
         integers = layer.weight_integers()
@@ -132,7 +124,7 @@ def _packed(g: Recorder, layer: PackedLayer, x: Tensor, residual: Any) -> Any:
     if layer.out == "bits":
         assert layer.params is not None
         threshold, flip = layer.params.double()
-        return positive(g, v, (threshold - 0.5 - rest) / step, axes, flip.bool())
+        return signs_of(g, v, (threshold - 0.5 - rest) / step, flip.bool(), axes)
     return followed(g, layer, v, step, residual, axes)
 
 
@@ -284,7 +276,8 @@ def followed(g: Recorder, layer: PackedLayer, v: str, step: int, residual: Any, 
             y = g.node("Clip", y, g.number(-1.0), g.number(1.0))
     if layer.out != "both":
         return y
-    return [y, positive(g, y, next(rows, torch.zeros(layer.out_channels)), axes)]
+    threshold = next(rows, torch.zeros(layer.out_channels))
+    return [y, signs_of(g, y, threshold, torch.zeros(len(threshold), dtype=torch.bool), axes)]
 
 
 def _affine(g: Recorder, y: str, scale: Tensor, shift: Tensor) -> str:
@@ -298,19 +291,20 @@ def _affine(g: Recorder, y: str, scale: Tensor, shift: Tensor) -> str:
     return g.node("Add", y, g.constant_of(shift, "shift")) if bool((shift != 0).any()) else y
 
 
-def positive(g: Recorder, y: Any, threshold: Tensor, axes: int, flip: Tensor | None = None) -> str:
-    """Signs: 0 where y is below its channel's threshold, else 1; the other way where flipped."""
-    flip = torch.zeros(threshold.shape, dtype=torch.bool) if flip is None else flip
-    ends = _spread(flip, axes), _spread(~flip, axes)
-    if g.binary == "openvino":
-        # It has 1 where a number is greater than a limit. Constants of its own for each: else it
-        # is not computed in the convolution before it.
-        limit = torch.nextafter(_spread(threshold, axes), torch.tensor(-torch.inf))
-        parts = [g.constant_of(part, "limit") for part in (limit, *ends)]
-        return str(g.node("lowbit::BinaryQuantize", y, *parts))
+def signs_of(g: Recorder, y: Any, threshold: Tensor, flip: Tensor, axes: int) -> str:
+    """0 where y is below its channel's threshold, else 1; the other way where flipped."""
     below = g.node("Less", y, g.constant_of(_spread(threshold, axes), "threshold"))
-    signs = str(g.node("Where", below, *(g.constant_of(end, "sign") for end in ends)))
-    return signs if g.binary == "float" else through_integers(g, signs, torch.uint8)
+    ends = (g.constant_of(_spread(end, axes), "sign") for end in (flip, ~flip))
+    signs = str(g.node("Where", below, *ends))
+    signs = signs if g.binary == "float" else through_integers(g, signs, torch.uint8)
+    g.signs[signs] = Signs(len(threshold), y, threshold, flip)
+    return signs
+
+
+def _remember(g: Recorder, signs: str, channels: int) -> str:
+    """``signs``, known as such: of numbers 0 and 1."""
+    g.signs[signs] = Signs(channels, signs, torch.tensor([0.5]), torch.tensor([False]))
+    return signs
 
 
 def signs_in_int8(g: Recorder, layer: PackedLayer, x: Tensor) -> str:
@@ -334,7 +328,7 @@ def signs_in_int8(g: Recorder, layer: PackedLayer, x: Tensor) -> str:
     byte = (g.number(1.0), g.number(0, torch.uint8))
     q = g.node("QuantizeLinear", real, *byte)
     q = g.node("Clip", q, g.number(0, torch.uint8), g.number(1, torch.uint8))
-    return str(g.node("DequantizeLinear", q, *byte))
+    return _remember(g, g.node("DequantizeLinear", q, *byte), layer.out_channels)
 
 
 @handles((kernels, "max_pool_bits"))
@@ -351,22 +345,21 @@ def max_pool_bits(
 ) -> str:
     """The largest of signs 0 and 1; turned round where ``flip`` says."""
     pooled = max_pooled(g, x, 2, kernel, stride, padding, dilation, ceil_mode)
-    channels = g.signs[g.name(x)]
-    if flip is not None or g.binary == "openvino":
-        turned = None if flip is None else unpack_bits(flip, channels)
-        pooled = positive(g, pooled, torch.full((channels,), 0.5), 2, turned)
-    elif g.binary == "int8":
+    channels = g.signs[g.name(x)].channels
+    if flip is not None:
+        half = torch.full((channels,), 0.5)
+        return signs_of(g, pooled, half, unpack_bits(flip, channels), 2)
+    if g.binary != "float":
         pooled = through_integers(g, pooled, torch.uint8)
-    g.signs[pooled] = channels
-    return pooled
+    return _remember(g, pooled, channels)
 
 
 @handles("flatten", "view", "reshape")
 def flattened(g: Recorder, y: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> str:
     """Packed images in rows, bit by bit in the order of their words; numbers as torch does."""
-    channels = g.signs.get(g.name(x))
-    if channels is None:
+    if g.name(x) not in g.signs:
         return _floats.reshaped(g, y, x, *args, **kwargs)
+    channels = g.signs[g.name(x)].channels
     if y.ndim != 2 or channels != 64 * x.shape[1]:
         raise NotImplementedError(
             f"packed signs {tuple(x.shape)} of {channels} channels in the shape {tuple(y.shape)}: "
@@ -376,8 +369,7 @@ def flattened(g: Recorder, y: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> s
     made = g.node("Transpose", made, perm=[0, 1, 3, 2])
     made = g.reshaped(made, (x.shape[0], 64 * y.shape[1]))
     made = made if g.binary == "float" else through_integers(g, made, torch.uint8)
-    g.signs[made] = 64 * y.shape[1]
-    return made
+    return _remember(g, made, 64 * y.shape[1])
 
 
 # OpenVINO's own operators.
@@ -394,15 +386,23 @@ def binary_convolution(g: Recorder, layer: PackedLayer, x: Tensor) -> str:
     """The sums of a layer of signs, by the operator that ``_openvino`` puts in its place."""
     geometry = layer.geometry
     if x.dtype == torch.int64:
-        signs = _given_signs(g, layer, x)
+        signs = g.signs[_given_signs(g, layer, x)]
     else:
         threshold = torch.zeros(1) if layer.thresholds is None else layer.thresholds[0].reshape(-1)
-        signs = positive(g, x, threshold, 2)
+        signs = Signs(layer.geometry.channels, g.name(x), threshold, torch.tensor([False]))
+    # FakeQuantize has its upper value where a number is greater than a limit. Each convolution has
+    # one of its own, with constants of its own: only so is it computed in what comes before, and
+    # one that anything else reads as well makes OpenVINO write past its memory.
+    limit = torch.nextafter(_spread(signs.threshold, 2), torch.tensor(-torch.inf))
+    parts = (limit, _spread(signs.flip, 2), _spread(~signs.flip, 2))
+    codes = g.node(
+        "lowbit::BinaryQuantize", signs.of, *(g.constant_of(part, "limit") for part in parts)
+    )
     integers = layer.weight_integers()
     return str(
         g.node(
             "lowbit::BinaryConvolution",
-            signs,
+            codes,
             g.constant_of(packed_signs(integers), "weight"),
             shape=[*integers.shape[:2], *_kernel(layer)],
             strides=list(geometry.stride[1:]),
@@ -440,10 +440,5 @@ def bag(
     per_sample_weights: Tensor | None = None,
 ) -> str:
     """Rows reduced over bags of one size."""
-    if input.ndim != 2 or per_sample_weights is not None or table.padding_idx is not None:
-        raise NotImplementedError(
-            "an exported EmbeddingBag takes indices (bags, size) without weights or padding_idx"
-        )
-    gathered = g.node("Gather", _table(g, table), input, axis=0)
-    op = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[table.mode]
-    return str(g.node(op, gathered, g.constant_of(torch.tensor([1]), "axes"), keepdims=0))
+    rest = (table.mode, per_sample_weights, table.padding_idx)
+    return bags(g, _table(g, table), input, *rest)

@@ -17,6 +17,7 @@ from lowbit.export._operators import (
     adaptive_mean,
     affine,
     averaged,
+    bags,
     convolved,
     layer_normalized,
     max_pooled,
@@ -336,6 +337,39 @@ def addcmul(g: Recorder, y: Tensor, x: Tensor, a: Tensor, b: Tensor, *, value: f
     return g.node("Add", x, product)
 
 
+@handles("and", "logical_and")
+def logical_and(g: Recorder, y: Tensor, a: Tensor, b: Tensor) -> str:
+    if (a.dtype, b.dtype) != (torch.bool, torch.bool):
+        raise NotImplementedError("the common bits of integers: booleans alone can be")
+    return g.node("And", a, b)
+
+
+@handles("log2")
+def log2(g: Recorder, y: Tensor, x: Tensor) -> str:
+    return g.node("Div", g.node("Log", x), g.number(math.log(2), y.dtype))
+
+
+@handles("exp2")
+def exp2(g: Recorder, y: Tensor, x: Tensor) -> str:
+    return g.node("Pow", g.number(2.0, y.dtype), x)
+
+
+@handles("embedding_bag")
+def embedding_bag(
+    g: Recorder,
+    y: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    offsets: Any = None,
+    *,
+    mode: str = "mean",
+    per_sample_weights: Any = None,
+    padding_idx: Any = None,
+    **kwargs: Any,
+) -> str:
+    return bags(g, g.name(weight), input, mode, per_sample_weights, padding_idx)
+
+
 @handles("square")
 def square(g: Recorder, y: Tensor, x: Tensor) -> str:
     return g.node("Mul", x, x)
@@ -368,7 +402,7 @@ for _names, _op in (
 ):
     handles(*_names)(_binary(_op))
 handles("rsub")(_binary("Sub", swapped=True))
-handles("rtruediv")(_binary("Div", swapped=True))
+handles("rtruediv", "rdiv")(_binary("Div", swapped=True))
 handles("rmatmul")(_binary("MatMul", swapped=True))
 
 
@@ -487,8 +521,49 @@ def _reduction(op: str) -> Handler:
     return handler
 
 
-for _name, _op in {"mean": "ReduceMean", "sum": "ReduceSum", "amax": "ReduceMax"}.items():
+for _name, _op in {
+    "mean": "ReduceMean",
+    "sum": "ReduceSum",
+    "amax": "ReduceMax",
+    "amin": "ReduceMin",
+}.items():
     handles(_name)(_reduction(_op))
+
+
+@handles("linalg_vector_norm")
+def vector_norm(
+    g: Recorder, y: Tensor, x: Tensor, ord: float = 2, dim: Any = None, keepdim: bool = False
+) -> str:
+    if ord not in (1, 2):
+        raise NotImplementedError(f"a norm of order {ord}: those of order 1 and 2 can be exported")
+    return _reduction(f"ReduceL{int(ord)}")(g, y, x, dim, keepdim)
+
+
+@handles("var")
+def variance(
+    g: Recorder,
+    y: Tensor,
+    x: Tensor,
+    dim: Any = None,
+    unbiased: bool = True,
+    keepdim: bool = False,
+    *,
+    correction: int | None = None,
+) -> str:
+    """The squares of what lies between numbers and their mean, over one less than their count."""
+    dims = list(range(x.ndim)) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    axes = g.constant_of(torch.tensor(dims), "axes")
+    centred = g.node("Sub", x, g.node("ReduceMean", x, axes, keepdims=1))
+    total = g.node("ReduceSumSquare", centred, axes, keepdims=int(keepdim))
+    count = math.prod(x.shape[d] for d in dims) - (
+        int(unbiased) if correction is None else correction
+    )
+    return g.node("Div", total, g.number(float(count), y.dtype))
+
+
+@handles("std")
+def deviation(g: Recorder, y: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> str:
+    return g.node("Sqrt", variance(g, y, x, *args, **kwargs))
 
 
 @handles("scaled_dot_product_attention")

@@ -17,9 +17,11 @@ from lowbit.export._operators import (
     adaptive_mean,
     affine,
     averaged,
+    check_bags,
     convolved,
     layer_normalized,
     max_pooled,
+    reduced,
     resized,
     transposed,
 )
@@ -691,10 +693,5 @@ def embedding_bag(
     padding_idx: int | None = None,
 ) -> str:
     """Rows reduced over bags of one size."""
-    if indices.ndim != 2 or per_sample_weights is not None or padding_idx is not None:
-        raise NotImplementedError(
-            "an exported EmbeddingBag takes indices (bags, size) without weights or padding_idx"
-        )
-    rows = embedding_rows(g, y, table, indices, bits)
-    op = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[mode]
-    return g.node(op, rows, g.constant_of(torch.tensor([1]), "axes"), keepdims=0)
+    check_bags(indices, per_sample_weights, padding_idx)
+    return reduced(g, embedding_rows(g, y, table, indices, bits), mode)

@@ -79,6 +79,36 @@ def proto_of(
 
 
 @contextlib.contextmanager
+def _named(model: nn.Module) -> Iterator[None]:
+    """Let errors about what cannot be written down say in which module it is."""
+    running: list[str] = []
+    hooks = []
+    for name, module in model.named_modules():
+        where = f"{name} ({type(module).__name__})" if name else type(module).__name__
+        enter = functools.partial(_append, running, where)
+        leave = functools.partial(_pop, running)
+        hooks.append(module.register_forward_pre_hook(enter, prepend=True))
+        hooks.append(module.register_forward_hook(leave))
+    try:
+        yield
+    except NotImplementedError as error:
+        if not running:
+            raise
+        raise NotImplementedError(f"in {running[-1]}: {error}") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _append(running: list[str], where: str, *call: Any) -> None:
+    running.append(where)
+
+
+def _pop(running: list[str], *call: Any) -> None:
+    running.pop()
+
+
+@contextlib.contextmanager
 def _without_one_dnn() -> Iterator[None]:
     before = torch._C._get_mkldnn_enabled()
     torch._C._set_mkldnn_enabled(False)
@@ -102,14 +132,14 @@ def _recorded(model: nn.Module, args: tuple[Any, ...], fused_adds: bool, binary:
     graph = recorder.graph
     # Copies, as a model may write over its input.
     args = _pytree.tree_map_only(Tensor, torch.clone, args)
-    leaves = _leaves(args)
+    leaves = tensors_of(args)
     for wish, leaf in zip(_input_names(model, len(args), len(leaves)), leaves, strict=True):
         name = graph.free_name(wish)
         graph.inputs.append(Value(name, leaf.dtype, tuple(leaf.shape)))
         recorder.bind(leaf, name)
-    with watching(recorder, FUNCTIONS):
+    with watching(recorder, FUNCTIONS), _named(model):
         result = model(*args)
-    outputs = _leaves(result)
+    outputs = tensors_of(result)
     for number, leaf in enumerate(outputs):
         name = graph.free_name("output" if len(outputs) == 1 else f"output_{number}")
         graph.nodes.append(recorder.named_output(leaf, name))
@@ -117,7 +147,8 @@ def _recorded(model: nn.Module, args: tuple[Any, ...], fused_adds: bool, binary:
     return graph
 
 
-def _leaves(tree: Any) -> list[Tensor]:
+def tensors_of(tree: Any) -> list[Tensor]:
+    """All tensors of nested tuples, lists and mappings."""
     return [leaf for leaf in _pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
 
 
@@ -132,7 +163,7 @@ def _input_names(model: nn.Module, arguments: int, tensors: int) -> list[str]:
 
 def _longer(args: tuple[Any, ...]) -> tuple[Any, ...]:
     """The example with its first row once more."""
-    if any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in _leaves(args)):
+    if any(leaf.ndim == 0 or leaf.shape[0] == 0 for leaf in tensors_of(args)):
         raise ValueError("an example with a batch has at least one row; or dynamic_batch=False")
     longer: tuple[Any, ...] = _pytree.tree_map_only(Tensor, lambda x: torch.cat([x, x[:1]]), args)
     return longer

@@ -158,3 +158,25 @@ def layer_normalized(
     if weight is None:
         weight = g.constant_of(torch.ones(list(shape)), "weight")
     return g.node("LayerNormalization", x, weight, bias, axis=-len(shape), epsilon=eps)
+
+
+def bags(
+    g: Recorder, rows: str, indices: Tensor, mode: str, weights: Any, padding_idx: int | None
+) -> str:
+    """Rows of a table (rows, width) reduced over bags of one size: indices (bags, size)."""
+    check_bags(indices, weights, padding_idx)
+    return reduced(g, g.node("Gather", rows, indices, axis=0), mode)
+
+
+def check_bags(indices: Tensor, weights: Any, padding_idx: int | None) -> None:
+    """Refuse bags that no operator reduces."""
+    if indices.ndim != 2 or weights is not None or padding_idx is not None:
+        raise NotImplementedError(
+            "an exported EmbeddingBag takes indices (bags, size) without weights or padding_idx"
+        )
+
+
+def reduced(g: Recorder, rows: str, mode: str) -> str:
+    """Rows (bags, size, width) reduced to one for each bag."""
+    op = {"sum": "ReduceSum", "mean": "ReduceMean", "max": "ReduceMax"}[mode]
+    return g.node(op, rows, g.constant_of(torch.tensor([1]), "axes"), keepdims=0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +46,15 @@ def registering(
     return handles
 
 
+class Signs(NamedTuple):
+    """Signs of so many ``channels``: those of ``of`` minus ``threshold``, some turned round."""
+
+    channels: int
+    of: str
+    threshold: Tensor  # one, or one for each channel
+    flip: Tensor  # bool, likewise
+
+
 class Recorder(TorchFunctionMode):
     """Fills ``graph``; ``names`` are those of parameters and buffers, by their identity.
 
@@ -64,8 +73,8 @@ class Recorder(TorchFunctionMode):
         self.graph = Graph()
         self.fused_adds = fused_adds
         self.binary = binary
-        # How many channels the packed signs of a name have.
-        self.signs: dict[str, int] = {}
+        # What packed signs, by their name, are made of.
+        self.signs: dict[str, Signs] = {}
         self._handlers = handlers
         self._names = names
         # Of tensors that came from the inputs; kept, so that no other gets their identity.
@@ -123,8 +132,11 @@ class Recorder(TorchFunctionMode):
         return x if x.dtype == dtype else self.node("Cast", x, to=dtype)
 
     def inside(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Call a function and write down what it does, in place of the call that it explains."""
-        with torch._C._EnableTorchFunction(), self:
+        """Call a function and write down what it does, in place of the call that it explains.
+
+        For handlers of functions that ``watching`` replaced, which run with the recorder off.
+        """
+        with torch._C._EnableTorchFunction():
             return function(*args, **kwargs)
 
     def again(self, *args: Any, **kwargs: Any) -> Any:
@@ -209,7 +221,8 @@ class Recorder(TorchFunctionMode):
         if any(isinstance(x, Tensor) for x in leaves):
             raise NotImplementedError(
                 f"lowbit.export.onnx has no operator for {name}: leave it out of the exported "
-                "model, or use functions that it knows: " + ", ".join(sorted(self._handlers))
+                "model, or use functions that it knows: "
+                + ", ".join(sorted(known for known in self._handlers if known.isidentifier()))
             )
         if name in _FACTS or all(isinstance(x, (torch.dtype, torch.device)) for x in leaves):
             return result
