@@ -32,10 +32,10 @@ CONV = ("torch", "best float", "int8", "lowbit")
 LINEAR = ("F.linear", "best float", "int8 dynamic", "lowbit")
 NETWORK = ("torch", None, None, "lowbit")
 SPEED = (
-    ("layer", "64@56", "3 x 3 convolution and batch norm, 64 channels, 56 x 56", CONV),
-    ("layer", "128@28", "the same, 128 channels, 28 x 28", CONV),
-    ("layer", "256@14", "the same, 256 channels, 14 x 14", CONV),
-    ("layer", "512@7", "the same, 512 channels, 7 x 7", CONV),
+    ("layer", "64@56", "3 x 3 and batch norm, 64 channels, 56 x 56", CONV),
+    ("layer", "128@28", "3 x 3 and batch norm, 128 channels, 28 x 28", CONV),
+    ("layer", "256@14", "3 x 3 and batch norm, 256 channels, 14 x 14", CONV),
+    ("layer", "512@7", "3 x 3 and batch norm, 512 channels, 7 x 7", CONV),
     ("linear", "256 x 4096 to 4096", "linear 4096 to 4096, batch 256", LINEAR),
     ("linear", "1 x 4096 to 4096", "linear 4096 to 4096, batch 1", LINEAR),
     ("networks", "QuickNet, exact", "QuickNet, 224 x 224", NETWORK),

@@ -8,7 +8,7 @@ from typing import Any
 import griffe
 
 # "value  +1 if x >= 0 else -1": a word or two, then a column of its own.
-COLUMNS = re.compile(r"^(``)?[\w.,*{}/ ]+?(``)?  +\S")
+COLUMNS = re.compile(r"^(``)?[\w.,*{}/ ]*?[\w*}](``)?  +\S")
 CODE = re.compile(r"(`+)(.+?)\1", re.DOTALL)
 
 

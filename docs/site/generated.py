@@ -16,12 +16,21 @@ from mkdocs.structure.files import File, Files
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import command_pages
 import experiment_pages
 import included_pages
 import notebook_pages
 import quantizer_pages
 import reference_pages
 
+PARTS = (
+    quantizer_pages,
+    reference_pages,
+    experiment_pages,
+    command_pages,
+    included_pages,
+    notebook_pages,
+)
 # Sections of the navigation whose pages are listed here: the rest is in mkdocs.yml.
 SECTIONS = {"quantizers/": quantizer_pages.listed, "reference/": reference_pages.listed}
 
@@ -40,9 +49,7 @@ def on_page_markdown(markdown: str, **kwargs: Any) -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    for part in (
-        quantizer_pages, reference_pages, experiment_pages, included_pages, notebook_pages,
-    ):  # fmt: skip
+    for part in PARTS:
         for path, content in part.pages().items():
             files.append(File.generated(config, path, content=content))
     return files

@@ -32,6 +32,8 @@ weights of a layer. Two facts make it: its *value*, what comes out, and its *slo
 derivative that trains through it ([how](../concepts/training.md)). Each page is made from the
 class as the site is built.
 
+![Value and slope of each quantizer](gallery.png)
+
 """
 
 
@@ -125,7 +127,10 @@ def use(name: str) -> list[str]:
     given = next(iter(inspect.signature(quantizers.resolve(name)).parameters.values()), None)
     if given is not None and given.default is not given.empty:
         spec = {"name": name, given.name: given.default}
-        lines.append(f'QLinear(256, 256, {role}_quantization={spec}, {other}_quantization="sign")')
+        spelled = str(spec).replace("'", '"')
+        lines.append(
+            f'QLinear(256, 256, {role}_quantization={spelled}, {other}_quantization="sign")'
+        )
     shell = f"python -m experiments.train quantizer.{role}={name}"
     return [fenced("\n".join(lines), "python"), "", fenced(shell, "bash")]
 
@@ -156,7 +161,7 @@ def index() -> str:
         source = " ".join(parts["source"]).replace("\n", " ")
         role = quantizers.resolve(name).made_for
         rows.append(f"| [{name}]({name}.md) | {role} | {bits} | {what} | {source} |")
-    return INDEX + "\n".join(rows) + "\n\n![All quantizers](gallery.png)\n"
+    return INDEX + "\n".join(rows) + "\n"
 
 
 def pages() -> dict[str, str | bytes]:

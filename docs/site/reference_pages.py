@@ -20,6 +20,8 @@ MODULES = (
     "lowbit.quantizers",
     "lowbit.observers",
     "lowbit.qconfig",
+    "lowbit.summary",
+    "lowbit.files",
     "lowbit.export",
     "lowbit.functional",
 )
