@@ -61,9 +61,10 @@ def filters(name: str, weight: Tensor) -> Figure:
     for axes, one in zip(panels, shown, strict=True):
         axes.set_axis_off()
         if coloured:
-            axes.imshow((one / (2 * one.abs().max().clamp_min(1e-12)) + 0.5).permute(1, 2, 0))
+            brightness = one / (2 * one.abs().max().clamp_min(1e-12)) + 0.5
+            axes.imshow(brightness.permute(1, 2, 0).numpy())
         else:
-            image = axes.imshow(one[0], cmap="RdBu", vmin=-limit, vmax=limit)
+            image = axes.imshow(one[0].numpy(), cmap="RdBu", vmin=-limit, vmax=limit)
     if not coloured:
         bar = figure.colorbar(image, ax=panels, shrink=0.8, aspect=30)
         bar.set_label("latent weight", fontsize=8)
@@ -83,15 +84,16 @@ def sign_maps(layers: Sequence[tuple[str, QuantizedLayer]]) -> Figure:
         signs = _quantized(chosen[name]).sign().flatten(1)
         rows, columns = (min(m, n) for m, n in zip(SIGN_MAP, signs.shape, strict=True))
         axes.imshow(
-            signs[:rows, :columns], cmap=colours, vmin=-1.5, vmax=1.5, aspect="auto",
+            signs[:rows, :columns].numpy(), cmap=colours, vmin=-1.5, vmax=1.5, aspect="auto",
             interpolation="nearest",
         )  # fmt: skip
         positive = float((signs > 0).float().mean())
         part = "" if signs.numel() == rows * columns else f"{rows} x {columns} of "
         size = f"{part}{signs.shape[0]} x {signs.shape[1]}"
         _draw.plain(axes, "input and position", "output channel",
-                    f"{name}: {size}, {100 * positive:.1f} % positive")  # fmt: skip
+                    f"{name}\n{size}, {100 * positive:.1f} % positive")  # fmt: skip
         axes.grid(False)
+        axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     present = {int(s) for layer in chosen.values() for s in _quantized(layer).sign().unique()}
     handles = [
         Patch(facecolor=colour, edgecolor="0.7", label=label)
@@ -129,8 +131,10 @@ def latent_histograms(layers: Sequence[tuple[str, QuantizedLayer]]) -> Figure:
         weight = chosen[name].weight.detach().float().cpu().flatten()
         near = NEAR_ZERO * float(weight.square().mean().sqrt())
         axes.axvspan(-near, near, color=_draw.COLOURS[4], alpha=0.35, linewidth=0, label="near 0")
-        shares = torch.full_like(weight, 100 / len(weight))
-        axes.hist(weight, bins=81, weights=shares, color=_draw.COLOURS[0], label="latent weights")
+        shares = torch.full_like(weight, 100 / len(weight)).numpy()
+        axes.hist(
+            weight.numpy(), bins=81, weights=shares, color=_draw.COLOURS[0], label="latent weights"
+        )
         _draw.plain(axes, "latent weight", "share of weights [%]",
                     f"{name}: {100 * share_near_zero(weight):.1f} % near 0")  # fmt: skip
     handles, labels = panels[0].get_legend_handles_labels()
@@ -143,23 +147,26 @@ def by_layer(rows: Sequence[Mapping[str, float]], prefix: str, title: str) -> Fi
     names = list(dict.fromkeys(n for row in rows for n in row if n.startswith(f"{prefix}/")))
     if not names:
         return None
-    figure, (axes,) = _draw.grid(1, 1, 6.0, 3.6, title)
+    columns = -(-len(names) // 16)
+    figure, (axes,) = _draw.grid(1, 1, 4.8 + 1.2 * columns, 3.6, title)
     # The layers have the colours, in their order; their sum is no layer.
     layers = [name for name in names if name != f"{prefix}/all"]
-    styles = dict(zip(layers, _draw.colours(len(layers)), strict=True))
+    colours = dict(zip(layers, _draw.colours(len(layers)), strict=True))
+    # On a scale of many colours neighbours are alike.
+    dashes = ("-", "-.") if len(layers) > len(_draw.COLOURS) else ("-",)
+    styles = {name: dashes[i % len(dashes)] for i, name in enumerate(layers)}
     for name in names:
         epochs = [int(row["epoch"]) + 1 for row in rows if name in row]
         rates = [row[name] for row in rows if name in row]
-        total = name not in styles
         axes.plot(
             epochs, rates, linewidth=1.2, marker="o" if len(rates) == 1 else None,
-            color=_draw.GREY if total else styles[name], linestyle="--" if total else "-",
-            label="all layers" if total else name.removeprefix(f"{prefix}/"),
+            color=colours.get(name, _draw.GREY), linestyle=styles.get(name, "--"),
+            label=name.removeprefix(f"{prefix}/") if name in colours else "all layers",
         )  # fmt: skip
     _draw.plain(axes, "epoch", "share [%]")
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, symbol=""))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5),
-                ncols=-(-len(names) // 18))  # fmt: skip
+                ncols=columns)  # fmt: skip
     return figure

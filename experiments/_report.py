@@ -15,6 +15,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import nn
 
@@ -240,14 +241,14 @@ def show_sweep(results: list[dict[str, Any]], folder: Path) -> None:
     ]
     table = Table(title=f"sweep of {len(results)} jobs", title_justify="left")
     for key in keys:
-        table.add_column(key, overflow="fold")
+        table.add_column(escape(key), overflow="fold")
     for name in ("test/accuracy", "last", "seconds"):
         table.add_column(name, justify="right")
     by_recipe: dict[tuple[str, ...], dict[str, dict[str, Any]]] = {}
     for job, result in zip(jobs, results, strict=True):
-        recipe = tuple(job.get(key, "") for key in keys if key != "seed")
+        recipe = tuple(escape(job.get(key, "")) for key in keys if key != "seed")
         by_recipe.setdefault(recipe, {})[job.get("seed", "")] = result
-        table.add_row(*(job.get(key, "") for key in keys), *_sweep_figures([result]))
+        table.add_row(*(escape(job.get(key, "")) for key in keys), *_sweep_figures([result]))
     if "seed" in keys:
         table.add_section()
         for recipe, seeds in by_recipe.items():

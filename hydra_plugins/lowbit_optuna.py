@@ -7,6 +7,7 @@ quantizer only where that quantizer was chosen.
 
 from __future__ import annotations
 
+import math
 import shlex
 import statistics
 from pathlib import Path
@@ -74,8 +75,11 @@ class OptunaSweeper(Sweeper):
             for trial, of_trial in zip(trials, jobs, strict=True):
                 trial.set_user_attr("overrides", [w for w in of_trial[0] if w not in space.seeds])
                 values = [self._value(returns.pop(0).return_value) for _ in of_trial]
-                # Not a number counts as a failed trial, which the sampler leaves out.
-                study.tell(trial, statistics.fmean(values))
+                mean = statistics.fmean(values)
+                # The sampler leaves out what ended in no number.
+                study.tell(
+                    trial, **({"state": _failed()} if math.isnan(mean) else {"values": mean})
+                )
         self._close(study, folder)
 
     def _study(self) -> Any:
@@ -130,3 +134,9 @@ class OptunaSweeper(Sweeper):
         words = [w for w in best["overrides"] if not w.startswith(("sweeper=", "launcher="))]
         print(f"best of {len(done)} trials: {self.metric} {best['value']:.4f}")
         print(shlex.join(["python", "-m", "experiments.train", *words]))
+
+
+def _failed() -> Any:
+    from optuna.trial import TrialState
+
+    return TrialState.FAIL

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from omegaconf import OmegaConf
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -100,9 +101,9 @@ def grouped(runs: Sequence[Run]) -> dict[str, list[Run]]:
 
 def table(groups: dict[str, list[Run]]) -> Table:
     """One line for each group: mean and standard deviation over its runs that have ended."""
-    made = Table(title="means ± standard deviations over n runs", title_justify="left")
-    made.add_column("", overflow="fold")
-    for head in ("n", "epochs", "best val/accuracy", "test/accuracy", "last", "seconds"):
+    made = Table(title="accuracy: mean ± standard deviation over n runs", title_justify="left")
+    made.add_column("", overflow="fold", min_width=26)
+    for head in ("n", "epochs", "best val", "test", "last", "seconds"):
         made.add_column(head, justify="right")
     for label, runs in groups.items():
         best = [max(accuracies) for run in runs if (accuracies := _column(run, "val/accuracy"))]
@@ -113,7 +114,7 @@ def table(groups: dict[str, list[Run]]) -> Table:
         )
         epochs = sorted({len(run.rows) for run in runs})
         made.add_row(
-            label,
+            escape(label),
             str(len(runs)) + (f" ({len(ended)} ended)" if len(ended) < len(runs) else ""),
             f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}",
             *(_report.mean_and_spread("accuracy", values) for values in (best, test, last)),

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 
+from experiments._app import Problem
+
 
 class History(pl.Callback):
     """Writes all logged metrics after each epoch into ``path``, a CSV.
@@ -58,7 +60,7 @@ def rows_of(trainer: pl.Trainer, reader: str) -> list[dict[str, float]]:
     for callback in trainer.callbacks:
         if isinstance(callback, History):
             return callback.rows
-    raise ValueError(
+    raise Problem(
         f"callbacks.{reader} draws what callbacks.history keeps, which is left out; "
         f"callbacks.{reader}=null leaves the picture out too"
     )
