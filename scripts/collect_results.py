@@ -1,6 +1,6 @@
 """Gather finished runs: ``python scripts/collect_results.py runs/digits_binary/* [--allow-dirty]``.
 
-Writes experiments/results/<experiment>.json, then, of all that is there, RESULTS.md and plots/*.png.
+Writes experiments/results/<experiment>.json, and RESULTS.md and plots/*.png of all that is there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "runs", nargs="*", type=Path, metavar="RUN",
-        help="folder of a finished run, or its result.json; none: only table and pictures are made anew",
+        help="folder of a finished run, or its result.json; none: table and pictures alone",
     )  # fmt: skip
     parser.add_argument(
         "--allow-dirty", action="store_true", help="take results from changed files, marked"
