@@ -376,10 +376,14 @@ def flattened(g: Recorder, y: Tensor, x: Tensor, *args: Any, **kwargs: Any) -> s
 
 
 def _is_binary(layer: PackedLayer, axes: int) -> bool:
-    """Whether OpenVINO's BinaryConvolution computes the sums of a layer."""
+    """Whether OpenVINO's BinaryConvolution computes the sums of a layer.
+
+    Of other numbers of channels than multiples of 8, OpenVINO 2026.4 computes wrong ones.
+    """
     geometry = layer.geometry
     codes = (geometry.planes_x, geometry.planes_w, geometry.groups, geometry.offset)
-    return axes == 2 and codes == (1, 1, 1, 0) and geometry.pad in (-1, 0, 1)
+    whole = geometry.channels % 8 == 0 and geometry.pad in (-1, 0, 1)
+    return axes == 2 and codes == (1, 1, 1, 0) and whole
 
 
 def binary_convolution(g: Recorder, layer: PackedLayer, x: Tensor) -> str:

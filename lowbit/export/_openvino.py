@@ -33,10 +33,11 @@ def openvino(
                    fixed ones alone; ``openvino.Model.reshape`` makes it one for another number of
                    images. False: not so, for models whose arithmetic depends on that number
 
-    Two-dimensional convolutions of signs with signs in one group become BinaryConvolution
-    (xnor and popcount) of packed weights, its input a FakeQuantize with two levels at the layer's
-    own thresholds: the same integers, with padding of -1, 0 or 1. All else is as ``onnx`` with
-    ``binary="int8"`` writes it. No extension is needed to read the files.
+    Two-dimensional convolutions of signs with signs, in one group and of a multiple of 8 input
+    channels, become BinaryConvolution (xnor and popcount) of packed weights, its input a
+    FakeQuantize with two levels at the layer's own thresholds: the same integers, with padding of
+    -1, 0 or 1. All else is as ``onnx`` with ``binary="int8"`` writes it. No extension is needed to
+    read the files.
 
     Raises ModuleNotFoundError without the packages onnx and openvino, and as ``onnx``.
     """
