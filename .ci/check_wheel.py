@@ -15,6 +15,7 @@ import torch
 
 import lowbit
 from lowbit import kernels
+from lowbit.cli import main
 from lowbit.nn import QConv2d
 from lowbit.nn.packed import PackedConv2d
 
@@ -67,14 +68,14 @@ description = {
 }
 state = {f"model.{name}": value for name, value in model.state_dict().items()}
 torch.save({"state_dict": state, "lowbit": description}, "best.ckpt")
+assert main(["doctor"]) == 0
 found = json.loads(run("lowbit", "doctor", "--json"))
 assert found["usable"]
 assert found["kernels"] == "compiled"
-print(run(sys.executable, "-m", "lowbit", "doctor"))
 written = json.loads(run(sys.executable, "-m", "lowbit", "convert", "best.ckpt", "--json"))
 x = torch.randn(4, 1, 28, 28)
 with torch.no_grad():
     packed = lowbit.load_packed(written["file"])(x)
     torch.testing.assert_close(packed, model.eval()(x))
-print(run("lowbit", "summary", written["file"]))
+assert main(["summary", written["file"]]) == 0
 print(f"torch {torch.__version__}: packed forwards on {', '.join(kernels.isas())}; {tags[0]}")
