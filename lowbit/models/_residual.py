@@ -66,6 +66,7 @@ class BasicBlock(nn.Module):
     ``shortcut="block"``   y = f(BN(conv1(x)));         f(BN(conv2(y)) + s(x))
 
     with f the activation and s the identity, or ``downsample`` where the shape changes.
+    ``act_first``: BN(f(conv(x))) in place of each BN(conv(x)), and no f behind an addition.
     x (n, before, h, w) -> (n, after, h / stride, w / stride), rounded up.
     """
 
@@ -79,10 +80,12 @@ class BasicBlock(nn.Module):
         downsample: str,
         activation: str | None,
         quantization: dict[str, Any],
+        act_first: bool = False,
     ) -> None:
         super().__init__()
         reads = quantization["input_quantization"]
         self.shortcut = shortcut
+        self.act_first = act_first
         self.conv1 = QConv2d(before, after, 3, stride, 1, bias=False, **quantization)
         self.bn1 = nn.BatchNorm2d(after)
         self.act1 = make_activation(activation, after, reads)
@@ -94,6 +97,12 @@ class BasicBlock(nn.Module):
             self.downsample = shortcut_to(before, after, stride, downsample, quantization)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.act_first:
+            y = self.bn1(self.act1(self.conv1(x)))
+            s = self.downsample(x)
+            if self.shortcut == "conv":
+                y = s = y + s
+            return self.bn2(self.act2(self.conv2(y))) + s
         y = self.bn1(self.conv1(x))
         if self.shortcut == "conv":
             y = self.act1(y + self.downsample(x))

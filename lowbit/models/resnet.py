@@ -41,6 +41,8 @@ class ResNet(nn.Module):
                     ``imagenet``: 7 x 7 of stride 2 - BN - activation - 3 x 3 max-pool of stride 2;
                     ``imagenet_bn``: that, and a BN behind the pooling (ResNetE)
     ``order``       ``conv_bn``: convolution - BN - addition - activation;
+                    ``conv_act_bn``: convolution - activation - BN - addition (ReSTE), and
+                    convolution - activation - BN in the stem;
                     ``bn_act``: BN - activation - convolution - addition (pre-activation), with
                     BN - activation behind the last block
     ``stem_norm``   of ``bn_act``: BN - activation in the stem, and none in front of the first
@@ -71,6 +73,8 @@ class ResNet(nn.Module):
         ResNet-18 of ReActNet        stem imagenet, downsample pool_float, activation rprelu,
                                      stem_activation identity; the input quantizer is rsign
         ResNet-18/34 of IR-Net       stem imagenet, activation hardtanh, head bn
+        ResNet-20 of ReSTE           depth 20, order conv_act_bn, shortcut block, downsample pad,
+                                     activation relu, head bn
 
     Parameters: depth 20 0.27 million; 18 and 34 with 1000 classes 11.69 and 21.80 million.
 
@@ -106,7 +110,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         chosen("stem", stem, ("cifar", "imagenet", "imagenet_bn"))
-        chosen("order", order, ("conv_bn", "bn_act"))
+        chosen("order", order, ("conv_bn", "conv_act_bn", "bn_act"))
         chosen("shortcut", shortcut, ("conv", "block"))
         chosen("downsample", downsample, DOWNSAMPLES)
         chosen("head", head, ("plain", "relu", "bn"))
@@ -126,6 +130,9 @@ class ResNet(nn.Module):
             },
         }
         pre = order == "bn_act"
+        self.act_first = order == "conv_act_bn"
+        if self.act_first:
+            options["act_first"] = True
         make: Callable[..., nn.Module] = PreActivationBlock if pre else BasicBlock
 
         if stem == "cifar":
@@ -165,7 +172,9 @@ class ResNet(nn.Module):
                     initialise_latent(module)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.pool(self.act1(self.bn1(self.conv1(x))))
+        x = self.conv1(x)
+        x = self.bn1(self.act1(x)) if self.act_first else self.act1(self.bn1(x))
+        x = self.pool(x)
         for name in self.names:
             x = getattr(self, name)(x)
         return self.fc(self.norm(self.end(x).mean((2, 3))))
