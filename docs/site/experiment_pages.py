@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import re
-from pathlib import Path
 
 from docstrings import fenced, paragraphs, prose
 from omegaconf import OmegaConf
@@ -96,9 +95,10 @@ def recipes() -> str:
     return RECIPES + "\n".join(lines) + "\n"
 
 
-def pictures(text: str) -> list[str]:
-    """The images that a page of the results folder shows, as paths below that folder."""
-    return [path for path in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text) if "://" not in path]
+def linked(text: str) -> set[str]:
+    """The files that a page of the results folder shows or links to, as paths below it."""
+    targets = re.findall(r"\]\(([^)\s#]+)\)", text)
+    return {path for path in targets if "://" not in path}
 
 
 def pages() -> dict[str, str | bytes]:
@@ -108,6 +108,6 @@ def pages() -> dict[str, str | bytes]:
         "results.md": text,
         "speed.md": SPEED + speed() + "\n",
     }
-    for picture in pictures(text):
-        made[picture] = (FOLDER / Path(picture)).read_bytes()
+    for path in sorted(linked(text)):
+        made[path] = (FOLDER / path).read_bytes()
     return made
