@@ -61,8 +61,8 @@ def documented(name: str) -> dict[str, list[str]]:
     return parts
 
 
-def source_file(name: str) -> Path:
-    return Path(inspect.getsourcefile(quantizers.resolve(name)) or "")
+def source(name: str) -> str:
+    return inspect.getsource(inspect.getmodule(quantizers.resolve(name)))
 
 
 def plot(name: str) -> bytes:
@@ -104,7 +104,7 @@ def facts(name: str) -> list[str]:
         "as weights beside `sign` inputs": packs(name, "weight"),
         "as inputs beside `sign` weights": packs(name, "input"),
     }
-    aliases = re.search(r"@register\(.*?, (.*)\)", source_file(name).read_text(encoding="utf-8"))
+    aliases = re.search(r"@register\(.*?, (.*)\)", source(name))
     if aliases is not None:
         rows["also called"] = aliases[1].replace('"', "`")
     head = ["| with default arguments | |", "|---|---|"]
@@ -137,8 +137,7 @@ def use(name: str) -> list[str]:
 
 def page(name: str) -> str:
     parts = documented(name)
-    source = source_file(name)
-    code = source.read_text(encoding="utf-8").rstrip()
+    file = quantizers.resolve(name).__module__.replace(".", "/") + ".py"
     lines = [f"# {name}", "", prose(parts["title"][0]), ""]
     lines += [f"![Value and slope of {name} from -2 to 2]({name}.png)", ""]
     lines += [*"\n\n".join(parts["formula"] + parts["more"]).splitlines(), ""]
@@ -147,8 +146,10 @@ def page(name: str) -> str:
         lines += ["## Arguments", "", *table, "", *parts["arguments"], ""]
     lines += ["## Facts", "", *facts(name), "", "## Use", "", *use(name), ""]
     lines += ["## Source", "", *parts["source"], ""]
-    lines += [f'??? quote "{source.relative_to(ROOT)}"', ""]
-    lines += [f"    {line}".rstrip() for line in fenced(code, "python").splitlines()]
+    lines += [f'??? quote "{file}"', ""]
+    lines += [
+        f"    {line}".rstrip() for line in fenced(source(name).rstrip(), "python").splitlines()
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -158,9 +159,9 @@ def index() -> str:
         parts = documented(name)
         bits = curves(name).bits
         what = prose(parts["title"][0]).replace("\n", " ")
-        source = " ".join(parts["source"]).replace("\n", " ")
+        origin = " ".join(parts["source"]).replace("\n", " ")
         role = quantizers.resolve(name).made_for
-        rows.append(f"| [{name}]({name}.md) | {role} | {bits} | {what} | {source} |")
+        rows.append(f"| [{name}]({name}.md) | {role} | {bits} | {what} | {origin} |")
     return INDEX + "\n".join(rows) + "\n"
 
 
