@@ -58,8 +58,9 @@ class _Describing:
 
     def _parts(self, module: nn.Module, name: str) -> dict[str, Json]:
         prefix = f"{name}." if name else ""
-        state: dict[str, Any] = module.__getstate__()
         kind = name_of(type(module))
+        # Ours leave out what they make again; what others do in their own is not known.
+        state: dict[str, Any] = module.__dict__ if kind is None else module.__getstate__()
         parts: dict[str, Json] = {"class": kind}
         if kind is None:
             cls = type(module)
