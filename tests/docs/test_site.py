@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("griffe", reason="pip install 'lowbit[docs]'")
-yaml = pytest.importorskip("yaml")
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
