@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -18,7 +19,8 @@ PAGES = sorted(
 )
 # Pages whose code has a test of its own.
 ELSEWHERE = {"migrating_from_torch_ao", "own_lightning_module"}
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+# ```python MODULE is code that needs a further module.
+PYTHON = re.compile(r"^```python(?: (?P<module>\w+))?\n(?P<code>.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```bash\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 named = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -32,7 +34,9 @@ def test_its_python_runs_in_order(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in PYTHON.finditer(text):
-        source = "\n" * text[: block.start(1)].count("\n") + block[1]
+        if block["module"] and importlib.util.find_spec(block["module"]) is None:
+            continue
+        source = "\n" * text[: block.start("code")].count("\n") + block["code"]
         exec(compile(source, page.name, "exec"), names)
 
 
