@@ -64,7 +64,7 @@ class OptunaSweeper(Sweeper):
         space = _search.read([*(f"{k}={v}" for k, v in (self.params or {}).items()), *arguments])
         study = self._study()
         launched = 0
-        while (left := self.trials - len(study.trials)) > 0:
+        while (left := self.trials - _finished(study)) > 0:
             trials = [study.ask() for _ in range(min(left, self.parallel))]
             jobs = [space.jobs(trial) for trial in trials]
             batch = [job for of_trial in jobs for job in of_trial]
@@ -75,11 +75,7 @@ class OptunaSweeper(Sweeper):
             for trial, of_trial in zip(trials, jobs, strict=True):
                 trial.set_user_attr("overrides", [w for w in of_trial[0] if w not in space.seeds])
                 values = [self._value(returns.pop(0).return_value) for _ in of_trial]
-                mean = statistics.fmean(values)
-                # The sampler leaves out what ended in no number.
-                study.tell(
-                    trial, **({"state": _failed()} if math.isnan(mean) else {"values": mean})
-                )
+                _tell(study, trial, statistics.fmean(values))
         self._close(study, folder)
 
     def _study(self) -> Any:
@@ -101,6 +97,9 @@ class OptunaSweeper(Sweeper):
             )
         except ValueError as error:
             raise Problem(f"hydra.sweeper: {error}") from error
+        except Exception as error:  # whatever a database's driver says
+            words = str(error).splitlines()[0]
+            raise Problem(f"hydra.sweeper.storage={self.storage}: {words}") from error
         # A study that goes on must not draw its first choices again.
         study.sampler = optuna.samplers.TPESampler(
             seed=self.sampler + len(study.trials), constant_liar=self.parallel > 1
@@ -136,7 +135,16 @@ class OptunaSweeper(Sweeper):
         print(shlex.join(["python", "-m", "experiments.train", *words]))
 
 
-def _failed() -> Any:
+def _finished(study: Any) -> int:
+    """Trials that ended; what a search that was killed had begun is not one."""
+    return sum(trial.state.is_finished() for trial in study.trials)
+
+
+def _tell(study: Any, trial: Any, value: float) -> None:
+    """Tell the value of a trial. The sampler leaves out what ended in no number."""
     from optuna.trial import TrialState
 
-    return TrialState.FAIL
+    if math.isnan(value):
+        study.tell(trial, state=TrialState.FAIL)
+    else:
+        study.tell(trial, value)

@@ -172,11 +172,13 @@ def test_a_training_that_ends_in_no_number_is_not_best(tmp_path):
 
 
 @needs_optuna
-def test_a_search_for_an_unknown_metric_or_direction_is_refused(tmp_path):
+def test_a_search_for_an_unknown_metric_direction_or_storage_is_refused(tmp_path):
     with pytest.raises(Problem, match="one of val/accuracy; got 'accuracy'"):
         sweeper(tmp_path, lambda job: 0.5, metric="accuracy").sweep(["x=1,2"])
     with pytest.raises(Problem, match="direction"):
         sweeper(tmp_path, lambda job: 0.5, direction="up").sweep(["x=1,2"])
+    with pytest.raises(Problem, match="storage=nonsense: "):
+        sweeper(tmp_path, lambda job: 0.5, storage="nonsense").sweep(["x=1,2"])
 
 
 def test_without_optuna_there_is_one_message(tmp_path, monkeypatch):
