@@ -182,6 +182,7 @@ def entered(g: Recorder, layer: PackedLayer, x: Tensor, code: Code) -> str:
         u = levels(g, x, layer.thresholds, low, code.rise)
     if g.binary == "float" or not _in_int8(layer):
         return u
+    assert code.dtype is not None  # _in_int8
     return through_integers(g, u, code.dtype)
 
 
@@ -195,9 +196,9 @@ def _given_signs(g: Recorder, layer: PackedLayer, x: Tensor) -> str:
     return g.name(x)
 
 
-def through_integers(g: Recorder, u: str, dtype: torch.dtype | None) -> str:
+def through_integers(g: Recorder, u: str, dtype: torch.dtype) -> str:
     """Whole numbers as integers and back, where runtimes see that they are."""
-    pair = (g.number(1.0), g.number(0, dtype or torch.uint8))
+    pair = (g.number(1.0), g.number(0, dtype))
     return str(g.node("DequantizeLinear", g.node("QuantizeLinear", u, *pair), *pair))
 
 
@@ -229,9 +230,7 @@ def several_terms(g: Recorder, layer: PackedLayer, x: Tensor) -> str:
     integers = layer.weight_integers()
     integers = integers.reshape(geometry.groups, -1, *integers.shape[1:2], *_kernel(layer))
     own = layer.out_channels // geometry.groups
-    filters = [
-        integers[:, j * own : (j + 1) * own].flatten(0, 1) for j in range(max(layer.terms, 1))
-    ]
+    filters = [integers[:, j * own : (j + 1) * own].flatten(0, 1) for j in range(layer.terms)]
     constant = layer.mix[-1] * largest if layer.ones else torch.zeros(layer.out_channels).double()
     factors = layer.mix[: len(filters)]
     weight = decoded(g, filters, factors * code.step, constant * code.step, largest)

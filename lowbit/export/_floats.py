@@ -423,8 +423,13 @@ def clamp(
     max_val: Any = None,
 ) -> str:
     low, high = min if min_val is None else min_val, max if max_val is None else max_val
-    ends = [None if end is None else g.number(end, y.dtype) for end in (low, high)]
-    return g.node("Clip", x, *ends)
+    if not isinstance(low, Tensor) and not isinstance(high, Tensor):
+        ends = [None if end is None else g.number(end, y.dtype) for end in (low, high)]
+        return g.node("Clip", x, *ends)
+    made: Any = x
+    for op, end in (("Max", low), ("Min", high)):
+        made = made if end is None else g.node(op, made, g.operand(end, y.dtype))
+    return made
 
 
 @handles("clamp_min")

@@ -1,4 +1,4 @@
-"""int8 models as ONNX files."""
+"""Models as ONNX files."""
 
 from __future__ import annotations
 
@@ -35,25 +35,39 @@ def onnx(
     fused_adds: bool = True,
     binary: str = "float",
 ) -> Any:
-    """Write an int8 model as ONNX with QuantizeLinear and DequantizeLinear; its ``ModelProto``.
+    """Write a model as ONNX, of operators of ONNX's own set 21 alone; its ``ModelProto``.
 
-    model          of ``lowbit.convert(…, to="int8")``, or of modules of ``lowbit.nn.quantized``;
-                   float layers between them stay float. A copy in eval mode is what is exported
+    model          trained, with layers of few values; of ``lowbit.convert``, packed or int8; of
+                   modules of ``lowbit.nn.quantized``. Float layers between them stay float. A copy
+                   in eval mode is what is exported
     example        an input, or a tuple of them, that the model runs on once
     path           the file, written beside and then renamed; None writes none
     dynamic_batch  the first length of inputs and outputs is free, "batch"; False: the example's
-    fused_adds     True: a convolution with a residual rounds once, after the addition, as lowbit
-                   does. False: it rounds to uint8 before as well, without which onnxruntime
-                   computes such a convolution in float; that moves its results by about a step
+    fused_adds     of int8 layers. True: a convolution with a residual rounds once, after the
+                   addition, as lowbit does. False: it rounds to uint8 before as well, without which
+                   onnxruntime computes such a convolution in float; that moves its results by about
+                   a step
+    binary         of layers of few values. "float": float operators on whole numbers, the fastest
+                   in onnxruntime. "int8": the same numbers with QuantizeLinear and
+                   DequantizeLinear, which OpenVINO computes in integers, and onnxruntime those
+                   layers that hand on signs alone. ``openvino`` writes OpenVINO's binary kernel
 
-    Operators of ONNX's own set 21 alone. Weights are int8 and their scales as in the model.
-    Biases become int32 with the scale of the sums, which an integer kernel adds them to: they
-    move by half of that at most (``integer_biases`` is the model with such). Fewer bits than 8
-    are a Clip of the integers. The integers are those of the model but for ties of rounding, and
-    what the biases moved over one.
+    Layers with few values, trained or packed, give their very integers: the input is compared with
+    the layer's thresholds, padding is -1, 0 or +1 as in the layer, and sums are exact up to 2^24.
+    Signs that such layers hand on are compared with integers, as batch norms were folded. Weights
+    lie in the file in 1, 2, 4 or 8 bits and are unpacked when it is loaded. What follows is
+    float, to its rounding; a NaN counts as +1 in packed layers. Trained layers are written as the
+    packed ones that they become; ``convert`` them for fewer operators.
 
-    Raises ModuleNotFoundError without the package onnx, NotImplementedError for what ONNX has no
-    operator for, and ValueError where the model's arithmetic depends on the size of the batch.
+    int8 layers become QuantizeLinear and DequantizeLinear around the real operators. Weights are
+    int8 and their scales as in the model. Biases become int32 with the scale of the sums, which an
+    integer kernel adds them to: they move by half of that at most (``integer_biases`` is the model
+    with such). Fewer bits than 8 are a Clip of the integers. The integers are those of the model
+    but for ties of rounding, and what the biases moved over one.
+
+    Raises ModuleNotFoundError without the package onnx; NotImplementedError for what ONNX has no
+    operator for, with the module that it is in; and ValueError where the model's arithmetic depends
+    on the size of the batch.
     """
     if binary not in BINARY:
         raise ValueError(f"binary is one of {', '.join(BINARY)}; got {binary!r}")
