@@ -175,6 +175,21 @@ def check_compiled(kind, folder):
         assert torch.equal(run_without_lowbit(package, x, folder), found)
 
 
+def run_without_python(package, x, folder):
+    """The output of a package in a program of C++."""
+    root = Path(torch.__file__).parent
+    library = Path(kernels.__file__).with_name("_kernels.so")
+    command = ["g++", "-std=c++20", "-O0", Path(__file__).with_name("run_package.cc")]
+    command += [f"-I{root}/include", f"-I{root}/include/torch/csrc/api/include"]
+    command += [f"-L{root}/lib", f"-Wl,-rpath,{root}/lib", "-Wl,--no-as-needed"]
+    command += ["-ltorch", "-ltorch_cpu", "-lc10", "-ldl", "-o", folder / "run_package"]
+    subprocess.run(command, check=True, capture_output=True, text=True)
+    torch.save(x, folder / "x.pt")
+    files = [package, library, folder / "x.pt", folder / "y.pt"]
+    subprocess.run([folder / "run_package", *files], check=True, capture_output=True, text=True)
+    return torch.load(folder / "y.pt")
+
+
 @needs_compiler
 @needs_kernels
 def test_aot_inductor_compiles_a_packed_model_which_runs_without_lowbit(tmp_path):
@@ -187,3 +202,13 @@ def test_aot_inductor_compiles_a_packed_model_which_runs_without_lowbit(tmp_path
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "packed"])
 def test_aot_inductor_compiles_every_kind(kind, tmp_path):
     check_compiled(kind, tmp_path)
+
+
+@pytest.mark.slow
+@needs_compiler
+@needs_kernels
+def test_a_program_without_python_runs_a_packed_model(tmp_path):
+    model, x = models()["packed"](), integers(SHAPE)
+    package = compiled(model, x, tmp_path)
+    found = torch._inductor.aoti_load_package(package)(x)
+    assert torch.equal(run_without_python(package, x, tmp_path), found)
