@@ -15,6 +15,7 @@ from lowbit.cli._optional import installed
 
 NUMBER = re.compile(r"-?[\d,]*\.?\d+(e-?\d+)?( ?[%a-zA-Z]{1,2})?|-?")
 GAP = "  "
+WIDEST = 1000
 
 
 def in_colour() -> bool:
@@ -25,6 +26,13 @@ def in_colour() -> bool:
 def print_rich(renderable: Any) -> None:
     """Print what rich can draw."""
     importlib.import_module("rich.console").Console().print(renderable)
+
+
+def fits(renderable: Any) -> bool:
+    """Whether the terminal is as wide as what rich can draw, so that no cell is folded."""
+    console = importlib.import_module("rich.console").Console()
+    wanted = console.measure(renderable, options=console.options.update(width=WIDEST)).maximum
+    return wanted <= console.width
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

@@ -35,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
             found.to_csv(options.csv)
     if options.json:
         _output.print_json(found.as_dict())
-    elif _output.in_colour():
-        _output.print_rich(found.rich_table())
+    elif _output.in_colour() and _output.fits(table := found.rich_table()):
+        _output.print_rich(table)
     else:
         print(found)
     return 0

@@ -38,6 +38,14 @@ def test_rich_tables_keep_brackets(capsys, monkeypatch):
     assert "[red]" in printed
 
 
+def test_a_table_fits_where_no_cell_would_be_folded(monkeypatch):
+    table = pytest.importorskip("rich.table").Table("name", "what")
+    table.add_row("x" * 20, "y" * 30)  # and the borders: 20 + 30 + 7
+    for columns, enough in ((57, True), (56, False)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        assert _output.fits(table) is enough
+
+
 def test_json_has_no_nan(capsys):
     _output.print_json({"a": [float("nan"), float("inf"), 1.5], "b": (True, None)})
     assert json.loads(capsys.readouterr().out) == {"a": [None, None, 1.5], "b": [True, None]}
