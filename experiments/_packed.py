@@ -47,7 +47,7 @@ def compare(model: nn.Module, data: Any, seconds: float, patience: float = math.
     packed, report = lowbit.convert(trained, example=images[:2])
     done = [row for row in report if row.packed]
     if not done:
-        return Comparison(report, None, _why_nothing(report))
+        return Comparison(report, None, why_nothing(report))
     models = {"trained": trained, "float": float_twin(trained), "packed": packed}
     figures = {
         "layers": len(report),
@@ -79,7 +79,8 @@ def at_the_end(run: Run) -> dict[str, Any]:
     return {"why": comparison.why} if comparison.figures is None else comparison.figures
 
 
-def _why_nothing(report: Report) -> str:
+def why_nothing(report: Report) -> str:
+    """Why no layer of a model was packed, in one line."""
     if not len(report):
         return "nothing to pack: no layer has quantizers"
     names = ", ".join(row.name for row in report[:3]) + (", …" if len(report) > 3 else "")

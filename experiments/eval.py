@@ -1,7 +1,8 @@
 """Test a trained checkpoint: ``python -m experiments.eval checkpoint=runs/…/best.ckpt``.
 
 With ``packed=true``, or ``int8=static``, ``dynamic`` or ``qat``, the model is converted as well,
-and compared with the trained one.
+and compared with the trained one. ``pretrained=NAME`` tests a packed network of the repository,
+``save=NAME`` keeps one there.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     ``packed/differing``, how many predictions differ, if any layer packs; where ``cfg.int8``,
     ``int8/accuracy`` and ``int8/differing``.
     """
-    from experiments import _build, _checkpoint, _report
+    from experiments import _build, _checkpoint, _pretrained, _report
 
+    if cfg.pretrained is not None:
+        return _of_the_repository(cfg)
     with _app.clear_errors():
         trained = _checkpoint.config_of(cfg.checkpoint, cfg.config)
         _check(cfg, trained)
@@ -40,9 +43,29 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     metrics = _report.test_metrics(run)
     if run.trainer.is_global_zero:
         _report.show_metrics(metrics, title=str(cfg.checkpoint))
+    if cfg.save is not None:
+        with _app.clear_errors(ValueError):
+            file = _pretrained.save(cfg.save, Path(cfg.checkpoint), trained, run)
+        print(f"kept: {file.name}, {file.stat().st_size:,} bytes; pretrained={cfg.save} tests it")
     if cfg.packed:
         return metrics | _compare_packed(cfg, run, metrics)
     return metrics | _compare_int8(cfg, trained, run, metrics) if cfg.int8 else metrics
+
+
+def _of_the_repository(cfg: DictConfig) -> dict[str, float]:
+    """Test ``cfg.pretrained``, or show what there is for ``list``."""
+    from experiments import _pretrained
+
+    with _app.clear_errors():
+        for key in ("checkpoint", "config", "packed", "int8", "output", "save"):
+            if cfg[key]:
+                raise ValueError(
+                    f"pretrained={cfg.pretrained} and {key}={cfg[key]}: pretrained stands alone"
+                )
+        if cfg.pretrained == "list":
+            _pretrained.show_all()
+            return {}
+        return _pretrained.evaluate(str(cfg.pretrained), cfg)
 
 
 def _check(cfg: DictConfig, trained: DictConfig) -> None:
@@ -53,6 +76,8 @@ def _check(cfg: DictConfig, trained: DictConfig) -> None:
     _build.check_int8(cfg, trained.recipe)
     if cfg.packed and cfg.int8:
         raise ValueError(f"packed={cfg.packed} and int8={cfg.int8}: one at a time")
+    if cfg.save is not None and (cfg.packed or cfg.int8):
+        raise ValueError(f"save={cfg.save} packs by itself: leave packed and int8 out")
     if cfg.output is not None and not (cfg.packed or cfg.int8):
         raise ValueError(f"output={cfg.output} is of packed=true or int8=…; give one of them too")
 
