@@ -28,6 +28,11 @@ def is_columns(paragraph: str) -> bool:
     return bool(COLUMNS.match(paragraph))
 
 
+def columns(paragraph: str) -> str:
+    """Its lines as a code block; a name that loses its quotes keeps its column's width."""
+    return fenced(re.sub(r"^``(.+?)``", r"\1    ", paragraph, flags=re.MULTILINE).replace("``", ""))
+
+
 def fenced(text: str, language: str = "text") -> str:
     return f"```{language}\n{text}\n```"
 
@@ -54,7 +59,7 @@ def markdown(docstring: str) -> str:
         elif paragraph.startswith("    "):
             out.append(fenced(re.sub(r"^    ", "", paragraph, flags=re.MULTILINE)))
         elif is_columns(paragraph):
-            out.append(fenced(paragraph.replace("``", "")))
+            out.append(columns(paragraph))
         else:
             out.append(prose(paragraph))
     return "\n\n".join(out)

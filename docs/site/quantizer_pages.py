@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
-from docstrings import fenced, is_columns, paragraphs, prose
+from docstrings import columns, fenced, is_columns, paragraphs, prose
 from torch import nn
 
 import lowbit
@@ -52,7 +52,7 @@ def documented(name: str) -> dict[str, list[str]]:
     parts["more"] = []
     for paragraph in rest:
         if is_columns(paragraph):
-            parts["formula"].append(fenced(paragraph.replace("``", "")))
+            parts["formula"].append(columns(paragraph))
         elif paragraph.startswith(("Arguments:", "Source:")):
             head, _, text = paragraph.partition(":")
             parts[head.lower()].append(prose(text.strip()))
@@ -100,7 +100,7 @@ def facts(name: str) -> list[str]:
         ),
         "bits": "full precision" if quantizer.bits == 32 else str(quantizer.bits),
         "values": ", ".join(levels) or "by data or parameters",
-        "padding of a convolution": f"{quantizer.pad_value:+g}",
+        "padding of a convolution": f"{quantizer.pad_value:g}",
         "as weights beside `sign` inputs": packs(name, "weight"),
         "as inputs beside `sign` weights": packs(name, "input"),
     }
