@@ -40,32 +40,38 @@ def synthetic(experiment: str) -> list[str]:
     ]
 
 
-# Channels that networks of groups and shares need; 8 do for the others.
+# Small sizes, where a network has them; of the widths, what groups and shares allow.
+SMALL = {"width": 8, "features": 32, "growth": 8, "multiplier": 0.25}
 WIDTHS = {"NIN": 12, "MeliusNet": 16}
 
 
 def narrow(model):
-    """Overrides that make a network small: the tests are of the configuration."""
-    name = model._target_.rpartition(".")[2]
-    overrides = [f"model.width={WIDTHS.get(name, 8)}"] if "width" in model else []
+    """Make a network small: the tests are of the configuration."""
+    small = SMALL | {"width": WIDTHS.get(model._target_.rpartition(".")[2], 8)}
+    model.update({key: size for key, size in small.items() if key in model})
     for name in ("hidden", "channels"):
         sizes = model.get(name)
         if isinstance(sizes, ListConfig) and max(sizes) >= 256:
-            overrides.append(f"model.{name}=[{','.join(str(size // 8) for size in sizes)}]")
-    return overrides
+            model[name] = [size // 8 for size in sizes]
+
+
+def quick(cfg):
+    """Change a configuration to what a test has time for."""
+    narrow(cfg.model)
+    if cfg.data.get("whiten") is not None:
+        cfg.data.image_size = 8  # a covariance of few pixels
+    if cfg.recipe.get("teacher") is not None:
+        cfg.recipe.teacher.weights = None  # an untrained one
+    if cfg.callbacks.get("curves") is not None:
+        cfg.callbacks.curves = None  # pictures
+    return cfg
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_trains_two_batches(experiment, config, tmp_path, monkeypatch):
     monkeypatch.setattr(_packed, "AT_THE_END", (0.0, 3.0))  # the answers count here, not the time
-    overrides = [f"experiment={experiment}", *synthetic(experiment), "debug=quick", "logger=none"]
-    given = config(*overrides)
-    overrides += narrow(given.model)
-    if given.data.get("whiten") is not None:
-        overrides.append("data.image_size=8")  # a covariance of few pixels
-    if given.recipe.get("teacher") is not None:
-        overrides.append("recipe.teacher.weights=null")  # an untrained one
-    cfg = config(*overrides)
+    words = [f"experiment={experiment}", *synthetic(experiment), "debug=quick", "logger=none"]
+    cfg = quick(config(*words))
     metrics = train(cfg)
     assert 0 <= metrics["test/accuracy"] <= 1
     assert torch.isfinite(torch.tensor(list(metrics.values()))).all()

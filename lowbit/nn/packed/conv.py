@@ -86,8 +86,11 @@ class _PackedConv(PackedLayer):
                 )
             y = self.forward(x.unsqueeze(0), None if residual is None else residual.unsqueeze(0))
             return tuple(part.squeeze(0) for part in y) if self.out == "both" else y.squeeze(0)
-        if residual is not None and residual.dtype != torch.float32:
-            residual = residual.float()
+        if residual is not None:
+            if residual.dtype != torch.float32:
+                residual = residual.float()
+            if not (residual.is_contiguous() or _is_channels_last(residual)):
+                residual = residual.contiguous()  # some channels of a tensor, as in MeliusNet
         if self.packed_input:
             last = self.channels_last or (residual is not None and _is_channels_last(residual))
             y = self._run(x, residual, last)

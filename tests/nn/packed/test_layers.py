@@ -352,6 +352,9 @@ def test_a_residual_and_steps_follow():
     torch.testing.assert_close(packed(x, residual), expected)
     assert torch.equal(packed(x[0], residual[0]), packed(x, residual)[0])
     assert packed(x.half(), residual.half()).dtype == torch.float16
+    for layout in (torch.contiguous_format, torch.channels_last):
+        wider = torch.cat([torch.randn(2, 3, 5, 5), residual], 1).contiguous(memory_format=layout)
+        assert torch.equal(packed(x, wider[:, 3:]), packed(x, residual))
     mixed = from_trained(trained(QConv2d, 8, 70, 3, padding=1, weights="ttq"))
     params = torch.cat([mixed.params, torch.rand(1, 70)])
     plain = mixed(x)
