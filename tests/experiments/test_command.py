@@ -69,5 +69,11 @@ def test_a_sweep_runs_side_by_side_and_each_run_has_its_folder(tmp_path):
     lines = [
         line.replace("│", " ").split() for line in said.partition("sweep of 4 jobs")[2].splitlines()
     ]
-    jobs = [line[:2] for line in lines if line and line[0] in ("sign", "approx_sign")]
-    assert jobs == [["sign", "0"], ["sign", "1"], ["approx_sign", "0"], ["approx_sign", "1"]]
+    rows = [line for line in lines if line and line[0] in ("sign", "approx_sign")]
+    assert [row[:4] for row in rows[4:]] == [[q, "n", "=", "2"] for q in ("sign", "approx_sign")]
+    assert [row[:2] for row in rows[:4]] == [
+        ["sign", "0"],
+        ["sign", "1"],
+        ["approx_sign", "0"],
+        ["approx_sign", "1"],
+    ]

@@ -87,6 +87,26 @@ def test_a_sweeps_table_has_what_differs_between_its_jobs(tmp_path, capsys):
     assert sweep_results(tmp_path, since=2e10) == []
 
 
+def test_a_sweeps_table_ends_with_mean_and_spread_over_the_seeds(tmp_path, capsys):
+    def job(optimizer, seed, accuracy):
+        return {
+            "overrides": [f"callbacks=[{optimizer},x]", f"seed={seed}"],
+            "metrics": {"test/accuracy": accuracy, "test/accuracy_last": 0.25},
+            "seconds": 10.0 + seed,
+        }
+
+    show_sweep([job("a", 0, 0.5), job("a", 1, 0.6), job("b", 0, 0.7)], tmp_path)
+    rows = [
+        [cell.strip() for cell in line.split("│")[1:-1]]
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    # The standard deviation of 0.5 and 0.6 is 0.0707.
+    assert [row for row in rows if row][3:] == [
+        ["[a,x]", "n = 2", "55.00 ± 7.07 %", "25.00 ± 0.00 %", "10.5"],
+        ["[b,x]", "n = 1", "70.00 %", "25.00 %", "10.0"],
+    ]
+
+
 def test_a_new_file_that_trains_makes_a_run_dirty(tmp_path, monkeypatch):
     def git(*arguments):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
