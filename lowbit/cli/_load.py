@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import lowbit
+from lowbit import kernels
 from lowbit.cli import _zoo
 from lowbit.cli._errors import UserError, user_errors
 from lowbit.files import packed_info
@@ -39,6 +40,8 @@ def load(what: str, name: str | None = None, words: Sequence[str] = ()) -> Loade
     """The network of ``what``; ``name`` and ``words`` are those of ``--model`` and ``--set``."""
     path = Path(what)
     arguments = _zoo.settings(words)
+    with user_errors(ValueError):
+        kernels.isa()  # an instruction set that is not here would look like a damaged file
     if path.is_file():
         if not is_safetensors(path):
             return _trained(path, _read(path), name, arguments)

@@ -32,6 +32,8 @@ def preparation(
         "mean": mean or said.get("mean"),
         "std": std or said.get("std"),
     }
+    if found["shape"] is not None:
+        _three(found["shape"])
     missing = [name for name, value in found.items() if value is None]
     if missing:
         raise UserError(

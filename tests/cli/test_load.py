@@ -85,6 +85,12 @@ def refusal(*arguments):
     return str(error.value)
 
 
+def test_an_instruction_set_that_is_not_here_is_no_damaged_file(tmp_path, model, monkeypatch):
+    path = lowbit.save_packed(lowbit.convert(model).model, tmp_path / "p.safetensors")
+    monkeypatch.setenv("LOWBIT_ISA", "abacus")
+    assert refusal(path).startswith("LOWBIT_ISA='abacus'")
+
+
 class Code:
     def __reduce__(self):
         return print, ("run",)

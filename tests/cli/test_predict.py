@@ -125,6 +125,8 @@ def test_what_is_no_picture(refused, tmp_path, checkpoint, monkeypatch):
 def test_a_file_that_does_not_say_how_pictures_are_prepared():
     with pytest.raises(UserError, match="mean, std missing"):
         _pictures.preparation({"input": {"shape": [1, 8, 8], "mean": None, "std": None}})
+    with pytest.raises(UserError, match="40x1x1, which no picture is"):
+        _pictures.preparation({"input": {"shape": [40, 1, 1], "mean": None, "std": None}})
     found = _pictures.preparation({}, mean=[0.5], std=[0.25], shape=(3, 8, 10))
     assert (found["mean"], found["std"]) == ([0.5] * 3, [0.25] * 3)
     assert (found["shape"], found["resize"]) == ((3, 8, 10), 8)
