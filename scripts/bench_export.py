@@ -228,6 +228,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "isa": kernels.isa(),
         "threads": options.threads,
+        "load": [rounded(load) for load in os.getloadavg()],  # 1, 5 and 15 minutes, at the end
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         "records": records,
     }
