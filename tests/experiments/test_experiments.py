@@ -60,6 +60,11 @@ def quick(cfg):
     narrow(cfg.model)
     if cfg.data.get("whiten") is not None:
         cfg.data.image_size = 8  # a covariance of few pixels
+    if cfg.data.image_size == 64 and "AlexNet" not in cfg.model._target_:
+        cfg.data.image_size = 32
+    for stage in (cfg.stages or {}).values():
+        if "trainer" in stage:
+            stage.trainer.max_epochs = 1
     if cfg.recipe.get("teacher") is not None:
         cfg.recipe.teacher.weights = None  # an untrained one
     if cfg.callbacks.get("curves") is not None:
