@@ -76,6 +76,13 @@ def read_result(run: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def _history(run: Path, result: dict[str, Any]) -> Path:
+    """``metrics.csv`` of a run, of its last stage where it has stages."""
+    folder = run if run.is_dir() else run.parent
+    last = [stage["name"] for stage in result.get("stages") or ()][-1:]
+    return folder.joinpath(*last, "metrics.csv")
+
+
 def recipe_of(overrides: Iterable[str]) -> list[str]:
     """The overrides that say what was trained, sorted; seed, paths and launchers are left out."""
     kept = []
@@ -174,7 +181,7 @@ def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = Fal
                 f"{run}: trained at commit {result['commit']} with {what}; commit and run "
                 f"again, or pass --allow-dirty to collect it with a mark"
             )
-        result["curve"] = _curve_points.read((run if run.is_dir() else run.parent) / "metrics.csv")
+        result["curve"] = _curve_points.read(_history(run, result))
         by_experiment.setdefault(result["experiment"], []).append(result)
     written = []
     for experiment, results in sorted(by_experiment.items()):

@@ -58,6 +58,16 @@ def test_a_short_curve_is_kept_whole_and_an_absent_one_is_none(tmp_path):
         assert curve["epoch"] == list(range(epochs))
 
 
+def test_the_curve_of_a_run_in_stages_is_its_last_stages(tmp_path):
+    staged = run(tmp_path / "a", stages=[{"name": "inputs"}, {"name": "both"}])
+    for epochs, stage in enumerate(("inputs", "both"), start=3):
+        (staged / stage).mkdir()
+        metrics_csv(staged / stage, epochs)
+    results.collect([staged / "result.json"], tmp_path / "results")
+    record = json.loads((tmp_path / "results" / "first.json").read_text())
+    assert record["groups"][0]["runs"][0]["curve"]["epoch"] == [0, 1, 2, 3]
+
+
 def test_pictures_are_made_again_of_the_records_alone(collected, tmp_path):
     for seed in (0, 1):
         shutil.rmtree(tmp_path / f"run{seed}")
