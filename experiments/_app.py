@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from shutil import which
 from typing import Any
 
 import hydra
@@ -96,6 +97,11 @@ class Sweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         self._start = time.time()
+        if str(config.hydra.launcher._target_).endswith(".SlurmLauncher") and not which("srun"):
+            # Here too a plain exception would be a warning.
+            print("error: launcher=slurm: no SLURM here, as there is no srun; launcher=submitit "
+                  "starts the same jobs on this machine", file=sys.stderr)  # fmt: skip
+            sys.exit(1)
         self._check_all(config)
 
     def _check_all(self, config: DictConfig) -> None:

@@ -116,7 +116,8 @@ def _suggest(chooser: Chooser, name: str, value: Any) -> Any:
         log = "log" in value.tags
         if isinstance(value.start, int) and isinstance(value.end, int):
             return chooser.suggest_int(name, value.start, value.end, log=log)
-        return chooser.suggest_float(name, float(value.start), float(value.end), log=log)
+        number = chooser.suggest_float(name, float(value.start), float(value.end), log=log)
+        return float(f"{number:.6g}")  # seventeen digits say no more, and are read by people
     if isinstance(value, Mapping):
         return {key: _suggest(chooser, f"{name}.{key}", part) for key, part in value.items()}
     if isinstance(value, list):

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import socket
 import statistics
 import subprocess
@@ -75,9 +76,14 @@ def test_a_parameter_is_asked_for_only_where_its_quantizer_was_chosen():
     ],
 )
 def test_what_is_asked_for_a_sweep(sweep, asked):
-    chooser = Chooser(x=3)
-    assert _search.read([f"x={sweep}"]).jobs(chooser) == [["x=3"]]
+    chooser = Chooser(x=asked[0](3))
+    assert _search.read([f"x={sweep}"]).jobs(chooser) == [[f"x={asked[0](3)}"]]
     assert chooser.asked == {"x": asked}
+
+
+def test_a_float_has_six_digits():
+    jobs = _search.read(["x=interval(0,1)"]).jobs(Chooser(x=0.12345678901234))
+    assert jobs == [["x=0.123457"]]
 
 
 def test_each_choice_is_trained_with_every_seed():
@@ -304,3 +310,17 @@ def test_slurm_gives_every_process_a_task_and_a_gpu():
     one = slurm("trainer=gpu", "hydra.launcher.timeout_min=30")
     assert one == {"nodes": 1, "tasks_per_node": 1, "gpus_per_node": 1, "timeout_min": 30}
     assert slurm("trainer=cpu")["gpus_per_node"] is None
+
+
+@needs_submitit
+def test_without_slurm_there_is_one_message(tmp_path):
+    if shutil.which("srun"):
+        pytest.skip("there is SLURM")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.train", "-m", *TINY, "launcher=slurm", "seed=0,1"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        env={**os.environ, "PYTHONPATH": str(CONFIGS.parent)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "launcher=submitit starts the same jobs" in done.stderr
