@@ -191,7 +191,8 @@ class Recorder(TorchFunctionMode):
         elif isinstance(names, Tensor):
             names = [self.name(names)]
         for tensor, output in zip(tensors, names, strict=True):
-            if id(tensor) in before and id(tensor) in self._known:
+            known = self._known.get(id(tensor))
+            if id(tensor) in before and known is not None and known[1] != output:
                 self._check_alone(tensor, name)
             self.bind(tensor, output)
         return result

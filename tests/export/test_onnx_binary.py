@@ -217,6 +217,20 @@ def test_blocks_with_residuals_and_signs_of_both():
             agrees(lowbit.convert(model, keep_slower=True)[0], expected, x, form)
 
 
+def test_what_is_contiguous_already_is_not_written_over():
+    """As converted models call it, on images that others are views of."""
+
+    class Again(nn.Module):
+        def forward(self, x):
+            y = torch.relu(x)
+            rows = y.flatten(1) * 2
+            return y.contiguous().flatten(1) + rows
+
+    x = integers((2, 3, 2, 2))
+    (y,) = _runtime.run(export.onnx(Again(), x[:1]), x)
+    assert torch.equal(y, Again()(x))
+
+
 def test_transposed_convolutions_and_tables():
     torch.manual_seed(0)
     layer = QConvTranspose2d(6, 4, 3, stride=2, **SIGN).eval()
