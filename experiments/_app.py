@@ -22,6 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+# Hydra takes plugins from packages called hydra_plugins on the path, and from nowhere else.
+sys.path.append(str(Path(__file__).resolve().parent / "plugins"))
 
 
 class Problem(CompactHydraException):
