@@ -6,7 +6,7 @@
 Each panel is the quantizer as a layer with one channel makes it, after one training batch (so
 that learned scales have their first values), at x from -2 to 2. Methods that follow the epoch
 are drawn at three quarters of the training, and those that give other values in training than in
-evaluation as they are in training.
+evaluation as they are in training; those that mix elements are drawn before they do.
 """
 
 from __future__ import annotations

@@ -30,7 +30,8 @@ def curves(spec: Spec, points: int = POINTS) -> Curves:
     """The quantizer as a layer of one channel makes it, after one batch: x from -2 to 2.
 
     Methods that follow the epoch are at three quarters of the training, and those that give other
-    values in training than in evaluation as they are in training.
+    values in training than in evaluation as they are in training. Those that mix elements are as
+    they are before their first batch, when they do not.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -45,6 +46,8 @@ def _curves(spec: Spec, points: int) -> Curves:
     half = points // 2  # linspace would miss 0 by a rounding
     x = 2 * torch.arange(-half, half + 1, dtype=torch.float64).unsqueeze(0) / half
     with torch.no_grad():
+        if quantizer.mixes:
+            quantizer.eval()  # a batch in training would have it mixed
         quantizer(x)  # the first batch
         quantizer.set_progress(PROGRESS)
         in_training = quantizer.value(x)
@@ -53,7 +56,9 @@ def _curves(spec: Spec, points: int) -> Curves:
         bits = f"{quantizer.bits} bit" + ("s" if quantizer.bits > 1 else "")
         if quantizer.bits == 32:
             bits = "full precision"
-        if not torch.equal(value, in_training):
+        if quantizer.mixes:
+            bits += ", before elements are mixed"
+        elif not torch.equal(value, in_training):
             value, bits = in_training, f"{bits}, drawn in training"
         return Curves(x[0], value[0], quantizer.slope(x)[0], bits, random)
 

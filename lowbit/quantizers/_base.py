@@ -64,6 +64,8 @@ class Quantizer(nn.Module):
     value_is_sign       whether ``value`` is exactly ``sign(x)``
     act_scale           whether the layer is to multiply its output by the mean magnitude of its
                         inputs
+    mixes               whether a value is made of the elements around as well, as by a rotation,
+                        so that it is no curve over its own element
     """
 
     name: ClassVar[str]
@@ -75,6 +77,7 @@ class Quantizer(nn.Module):
     slope_reads_input: bool = True
     value_is_sign: bool = False
     act_scale: bool = False
+    mixes: ClassVar[bool] = False
 
     # The axis of the channels, for methods with a value per channel. Layers set it, negative
     # for their input (so that an unbatched input has it too).

@@ -64,6 +64,7 @@ class RbnnRotate(Quantizer):
     made_for = "weight"
     bits = 1
     levels = (-1.0, 1.0)
+    mixes = True
     left: Tensor
     right: Tensor
     due: Tensor

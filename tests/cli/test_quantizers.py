@@ -60,6 +60,12 @@ def test_the_plot_in_letters_is_the_function():
     assert "." not in slope[middle // 2 + 1 : -middle // 2 - 1]
 
 
+@pytest.mark.parametrize("name", quantizers.names())
+def test_a_curve_is_that_of_a_quantizer(name):
+    drawn = _curves.curves(name)
+    assert drawn.random or bool((drawn.value.diff() >= 0).all())
+
+
 def test_curves_leave_the_random_numbers_alone():
     import torch
 
