@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +18,9 @@ COMMANDS: tuple[ModuleType, ...] = (quantizers, models, summary, convert, bench,
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. 0: done; 1: ``doctor`` found something wrong; 2: wrong use, with a message."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # "?" for what its encoding, ASCII say, lacks
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

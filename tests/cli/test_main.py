@@ -1,5 +1,6 @@
 """How commands begin and end."""
 
+import os
 import subprocess
 import sys
 
@@ -52,3 +53,11 @@ def test_python_m_lowbit_is_the_command_and_a_reader_may_close_early():
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait() == 0
+
+
+def test_a_terminal_without_unicode_gets_question_marks():
+    command = [sys.executable, "-m", "lowbit", "quantizers", "sign"]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "QConv2d(?, " in done.stdout
