@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,10 @@ def preparation(
                 f"--{name} has {len(values)} numbers, and pictures have {channels} channels"
             )
         found[name] = values * (channels if len(values) == 1 else 1)
-    if 0 in found["std"]:
-        raise UserError("--std is what pixels are divided by: not 0")
+        if not all(map(math.isfinite, found[name])):
+            raise UserError(f"--{name} is of finite numbers; got {' '.join(map(str, found[name]))}")
+    if min(found["std"]) <= 0:
+        raise UserError("--std is what pixels are divided by: greater than 0")
     resize = said.get("resize") if shape is None else None
     return {**found, "shape": (channels, height, width), "resize": resize or min(height, width)}
 
@@ -70,7 +73,7 @@ def read(path: Path, prepared: Mapping[str, Any], invert: bool = False) -> Tenso
     channels, height, width = prepared["shape"]
     try:
         with image_module.open(path) as file:
-            image = file.convert("L" if channels == 1 else "RGB")
+            image = _eight_bits(file, path).convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise UserError(f"no picture at {path}") from None
     except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as error:
@@ -86,6 +89,17 @@ def read(path: Path, prepared: Mapping[str, Any], invert: bool = False) -> Tenso
         pixels = 1 - pixels
     mean, std = (torch.tensor(prepared[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
     return (pixels - mean) / std
+
+
+def _eight_bits(image: Any, path: Path) -> Any:
+    """The picture, whose pixels of 16 bits, which Pillow would cut off at 255, become 8."""
+    if image.mode == "F" or (image.mode == "I" and image.getextrema()[1] > 65535):
+        raise UserError(
+            f"{path} has pixels of 32 bits, of no known range: save it with 8 or 16 bits a channel"
+        )
+    if not image.mode.startswith("I"):
+        return image
+    return image.convert("I").point(lambda value: value * (1 / 257) + 0.5).convert("L")
 
 
 def find(given: Sequence[Path]) -> Iterator[Path]:

@@ -133,7 +133,25 @@ def test_a_file_that_does_not_say_how_pictures_are_prepared():
     for shape, mean, std, said in (
         ((40, 1, 1), [0.0], [1.0], "no picture"),
         ((3, 8, 8), [0.0, 0.0], [1.0], "--mean has 2 numbers"),
-        ((3, 8, 8), [0.0], [0.0], "not 0"),
+        ((3, 8, 8), [0.0], [0.0], "greater than 0"),
     ):
         with pytest.raises(UserError, match=said):
             _pictures.preparation({}, mean, std, shape)
+
+
+def test_pixels_of_16_bits_are_scaled_and_those_of_unknown_range_refused(tmp_path):
+    pixels = drawn(8, 8)
+    wide = bytes(byte for value in pixels.flatten().tolist() for byte in (value, value))
+    path = tmp_path / "wide.png"
+    pil.frombytes("I;16", (8, 8), wide).save(path)
+    expected = _pictures.read(picture(tmp_path / "a.png", pixels), PREPARED)
+    assert torch.equal(_pictures.read(path, PREPARED), expected)
+    pil.new("F", (8, 8), 0.5).save(tmp_path / "float.tiff")
+    with pytest.raises(UserError, match="pixels of 32 bits"):
+        _pictures.read(tmp_path / "float.tiff", PREPARED)
+
+
+@pytest.mark.parametrize(("name", "value"), [("mean", "nan"), ("std", "inf"), ("std", "-1")])
+def test_pixels_are_normalised_by_finite_numbers(name, value):
+    with pytest.raises(UserError, match=f"--{name} is "):
+        _pictures.preparation(describe(), **{name: [float(value)]})
