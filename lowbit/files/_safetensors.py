@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def write(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path
         }
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-(8 + len(header)) % ALIGNMENT)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with beside.open("wb") as file:
             file.write(len(header).to_bytes(8, "little"))

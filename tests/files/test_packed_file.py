@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pickle
+import threading
 
 import pytest
 import torch
@@ -343,3 +344,25 @@ def test_a_model_of_fast_floats_loads_where_one_dnn_is_not(tmp_path, monkeypatch
         monkeypatch.setattr(importlib.import_module("lowbit.convert._float"), "ONE_DNN", None)
         loaded = again(packed, tmp_path)
         torch.testing.assert_close(loaded(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_threads_may_write_the_same_file(tmp_path):
+    model, path, errors = nn.Linear(256, 256), tmp_path / "model.safetensors", []
+    together = threading.Barrier(4)
+
+    def save():
+        together.wait()
+        try:
+            for _ in range(20):
+                lowbit.save_packed(model, path)
+        except OSError as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=save) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert torch.equal(lowbit.load_packed(path).weight, model.weight)
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
