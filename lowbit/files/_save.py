@@ -33,9 +33,9 @@ def save_packed(
     The file has every tensor once, and how the model is built of them: the classes of its
     modules, their arguments, and the graph of its calls. So ``load_packed`` needs lowbit and
     torch alone, runs no code that the file names, and returns the very structure that was saved,
-    whatever ``convert`` would decide on that processor. A model that torch.fx could not follow
-    keeps its own class; if this is neither of torch.nn nor of lowbit, the file has its name, and
-    whoever loads it gives an instance.
+    whatever ``convert`` would decide on that processor. A model that torch.fx could not follow,
+    or in which nothing was folded, keeps its own class; if this is neither of torch.nn nor of
+    lowbit, the file has its name, and whoever loads it gives an instance.
 
     ``config``    how the model was made and trained: plain values in dicts and lists, which
                   ``lowbit.files.packed_info`` returns and nothing else reads
