@@ -125,6 +125,9 @@ def _header(file: Any, path: Path) -> dict[str, Any]:
             f"{path} has version {version} of the format, which lowbit {written} writes; this one "
             f"reads {VERSION}: install lowbit>={written}"
         )
+    for name in ("config", "metadata"):
+        if not isinstance(header.get(name, {}), dict):
+            raise PackedFileError(f"the metadata {ENTRY!r} of {path} are damaged ({name})")
     missing = [name for name in ("model", "torch", "config", "metadata") if name not in header]
     if missing:
         raise PackedFileError(f"the metadata {ENTRY!r} of {path} have no {', '.join(missing)}")

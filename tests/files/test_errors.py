@@ -248,3 +248,7 @@ def test_a_module_that_would_do_more_than_compute(path, key, value):
 def test_a_class_name_that_is_a_program(path):
     refuses_to_load(rewrite(path, lambda h: h["model"].update(name="A(print(1))")), "damaged")
     assert header_of(path)["model"]["name"] == "A(print(1))"
+
+
+def test_config_and_metadata_are_mappings(path):
+    refuses(rewrite(path, lambda h: h.update(config=None)), "damaged")
