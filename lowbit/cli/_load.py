@@ -73,7 +73,9 @@ def is_safetensors(path: Path) -> bool:
 def rebuild(description: Mapping[str, Any]) -> nn.Module:
     """The untrained network of a checkpoint's description."""
     made = description.get("model")
-    if not isinstance(made, Mapping) or not {"target", "arguments"} <= set(made):
+    if not isinstance(made, Mapping) or not (
+        "target" in made and isinstance(made.get("arguments"), Mapping)
+    ):
         raise UserError("its description of the network is damaged: give --model NAME")
     target = str(made["target"])
     package, _, name = target.rpartition(".")
@@ -144,8 +146,11 @@ def _packed(path: Path) -> Loaded:
     with user_errors(lowbit.PackedFileError):
         info = packed_info(path)
         model = lowbit.load_packed(path)
-    shape = info.config.get("input", {}).get("shape")
-    return Loaded(model.eval(), "packed", info.config, None if shape is None else tuple(shape))
+    config = dict(info.config)
+    if not isinstance(config.get("input"), dict):
+        config["input"] = {}  # the word is free to mean something else in a user's own
+    shape = config["input"].get("shape")
+    return Loaded(model.eval(), "packed", config, None if shape is None else tuple(shape))
 
 
 def _as_described(cls: type[nn.Module], arguments: dict[str, Any]) -> dict[str, Any]:

@@ -134,3 +134,15 @@ def test_what_is_no_network(tmp_path, model, checkpoint, capsys):
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
     assert "a.safetensors" in refusal(tmp_path / "a.safetensors")
     assert "another network" in refusal(tmp_path / "a.safetensors", "MLP")
+
+
+def test_a_config_of_ones_own_may_say_input_of_something_else(tmp_path, model):
+    path = lowbit.save_packed(model, tmp_path / "own.safetensors", {"input": "28x28"})
+    assert load(str(path)).shape is None
+
+
+def test_a_damaged_description_is_a_message(tmp_path, model):
+    path = tmp_path / "best.ckpt"
+    description = {"model": {"target": "lowbit.models.MLP", "arguments": 5}}
+    torch.save({"state_dict": model.state_dict(), "lowbit": description}, path)
+    assert "description of the network is damaged" in refusal(str(path))
