@@ -206,9 +206,11 @@ def show(result: dict[str, Any], folder: Path) -> None:
     rest = result["parameters"] - sum(result["bits"].values())
     table.add_row("parameters", f"{result['parameters']:,}")
     table.add_row("as", ", ".join([*bits, f"{rest:,} of 32 bit"]))
-    size = packed.get("bytes_packed", result["bytes_packed"])
     table.add_row("size as trained", byte_count(result["bytes"]))
-    table.add_row("size when packed", byte_count(size))
+    if "bytes_packed" in packed:
+        table.add_row("size when packed", byte_count(packed["bytes_packed"]))
+    else:
+        table.add_row("size by its weights' bits", byte_count(result["bytes_packed"]))
     table.add_row("time", f"{result['seconds']:.1f} s, {result['epochs']} epochs")
     lines = [f"packed: {packed_line(packed)}"] if packed else []
     beside = _published.closing(result["published"], metrics)
@@ -277,7 +279,9 @@ def mean_and_spread(name: str, values: Sequence[float]) -> str:
 
 
 def _print(table: Table, folder: Path, *lines: str) -> None:
-    console = Console(width=max(Console().width, 80))
+    # A file has room: rows of long overrides stay whole.
+    console = Console()
+    console = Console(width=max(console.width, 80 if console.is_terminal else 160))
     console.print(table)
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

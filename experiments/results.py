@@ -73,7 +73,12 @@ def read_result(run: Path) -> dict[str, Any]:
             f"{path} is not there: {run} is not the folder of a finished run "
             "(result.json is written when training ends)"
         )
-    return json.loads(path.read_text())
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); train again, or leave this run out"
+        ) from error
 
 
 def _history(run: Path, result: dict[str, Any]) -> Path:
@@ -181,6 +186,9 @@ def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = Fal
                 f"{run}: trained at commit {result['commit']} with {what}; commit and run "
                 f"again, or pass --allow-dirty to collect it with a mark"
             )
+        # Measured where the network was packed, else by the bits of its weights.
+        measured = (result.get("packed") or {}).get("bytes_packed")
+        result["bytes_packed"] = measured or result["bytes_packed"]
         result["curve"] = _curve_points.read(_history(run, result))
         by_experiment.setdefault(result["experiment"], []).append(result)
     written = []

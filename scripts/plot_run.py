@@ -150,7 +150,9 @@ def main() -> None:
         _draw.save(figure, arguments.output)
     except (OSError, ValueError) as error:
         parser.error(f"--output {arguments.output}: {error}")
-    console = Console(width=max(Console().width, 80))
+    console = Console()
+    # A file has room: rows of long names stay whole.
+    console = Console(width=max(console.width, 80 if console.is_terminal else 160))
     console.print(table(groups))
     console.print(f"curves: {arguments.output}", soft_wrap=True, highlight=False, markup=False)
 

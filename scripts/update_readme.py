@@ -128,13 +128,21 @@ def sentences(head: list[str]) -> int:
     return next((i for i, line in enumerate(head) if re.match(r"\w+  +", line)), len(head))
 
 
+def _packed_size(name: str, run: dict[str, Any]) -> int:
+    """Bytes of the packed network, as measured where its packed form was compared."""
+    compared = FOLDER / "packed" / f"{name}.json"
+    if compared.is_file():
+        return json.loads(compared.read_text())["packed"]["bytes_packed"]
+    return run["bytes_packed"] or run["bytes"]
+
+
 def _result_row(experiment: dict[str, Any], group: dict[str, Any]) -> list[str]:
     name, published, metrics = experiment["experiment"], experiment["published"], group["metrics"]
     means = {key: metric["mean"] for key, metric in metrics.items()}
     accuracy = metrics["test/accuracy"]
     spread = "" if accuracy["std"] is None else f" ± {_percent(accuracy['std'])}"
     run = group["runs"][0]
-    sizes = dict.fromkeys([run["bytes"], run["bytes_packed"] or run["bytes"]])
+    sizes = dict.fromkeys([run["bytes"], _packed_size(name, run)])
     said = opening(name)
     what = " ".join(said[: sentences(said)]).split(". ")[0].rstrip(".")
     return [
@@ -156,7 +164,7 @@ def results(folder: Path = FOLDER) -> str:
         for group in experiment["groups"]
         if not group["overrides"] and "test/accuracy" in group["metrics"]
     ]
-    head = ["`experiment=`", "published", "test accuracy, %", "gap", "seeds", "bytes, packed",
+    head = ["`experiment=`", "published", "test accuracy, %", "gap", "seeds", "bytes → in bits",
             "time of a run"]  # fmt: skip
     return table(head, rows)
 

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from hydra.errors import MissingConfigException
 
 from experiments._app import CONFIGS, Problem
 from experiments.eval import evaluate
@@ -127,3 +128,9 @@ def test_eval_of_a_corrupt_file_ends_with_one_message_and_exit_code_1(tmp_path):
     assert "cannot load the checkpoint bad.ckpt" in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["bad.ckpt"]
+
+
+@pytest.mark.parametrize("group", ["debug", "launcher", "sweeper", "sweep"])
+def test_a_group_that_is_off_by_default_refuses_a_wrong_name(group, config):
+    with pytest.raises(MissingConfigException, match=f"Could not find '{group}/quik'"):
+        config(f"{group}=quik")

@@ -236,3 +236,9 @@ def test_the_script_says_which_run_is_unfinished(tmp_path):
     assert done.returncode == 1
     assert "not the folder of a finished run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    (tmp_path / "result.json").write_text('{"experiment": ')
+    with pytest.raises(ValueError, match=r"result.json is damaged .*leave this run out"):
+        results.read_result(tmp_path)
