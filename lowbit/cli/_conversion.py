@@ -83,7 +83,10 @@ def why_nothing(conversion: Conversion) -> str:
     report = conversion.report
     if report is not None and len(report):
         return f"nothing converts of {report[0].name}: {report[0].why}"
-    return "nothing to pack: no layer has quantizers; --to int8 and --to dynamic take float ones"
+    return (
+        "nothing to pack: no layer has quantizers; --to dynamic takes float ones, and so does "
+        "lowbit convert --to int8"
+    )
 
 
 def dynamic_layers(model: nn.Module) -> list[tuple[str, str]]:

@@ -65,12 +65,14 @@ def onnx(
     with such). Fewer bits than 8 are a Clip of the integers. The integers are those of the model
     but for ties of rounding, and what the biases moved over one.
 
-    Raises ModuleNotFoundError without the package onnx; NotImplementedError for what ONNX has no
+    Raises OSError where the file cannot be, ModuleNotFoundError without the package onnx; NotImplementedError for what ONNX has no
     operator for, with the module that it is in; and ValueError where the model's arithmetic depends
     on the size of the batch.
     """
     if binary not in BINARY:
         raise ValueError(f"binary is one of {', '.join(BINARY)}; got {binary!r}")
+    if path is not None:
+        check_place(Path(path))
     made = proto_of(model, example, dynamic_batch, fused_adds, binary)
     if path is not None:
         _write(made.SerializeToString(), Path(path))
@@ -181,6 +183,14 @@ def _longer(args: tuple[Any, ...]) -> tuple[Any, ...]:
         raise ValueError("an example with a batch has at least one row; or dynamic_batch=False")
     longer: tuple[Any, ...] = _pytree.tree_map_only(Tensor, lambda x: torch.cat([x, x[:1]]), args)
     return longer
+
+
+def check_place(path: Path) -> None:
+    """Before the work of an export: whether its file can be there. Raises OSError."""
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"no folder {path.parent} for {path.name}: make it first")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
 
 
 def _write(contents: bytes, path: Path) -> None:

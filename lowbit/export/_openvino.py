@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lowbit.export._onnx import proto_of, tensors_of
+from lowbit.export._onnx import check_place, proto_of, tensors_of
 from lowbit.export._package import openvino_package
 
 DOMAIN = "lowbit"
@@ -44,6 +44,8 @@ def openvino(
     package = openvino_package()
     if path is not None and Path(path).suffix != ENDS[0]:
         raise ValueError(f"OpenVINO reads a model from a file that ends in .xml; got {str(path)!r}")
+    if path is not None:
+        check_place(Path(path))
     proto = proto_of(model, example, dynamic_batch, True, "openvino")
     core = package.Core()
     extension = package.frontend.onnx.ConversionExtension

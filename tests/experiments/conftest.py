@@ -25,7 +25,7 @@ TINY = (
     "model.hidden=[16,16]",
     "logger=none",
     "callbacks=[default]",
-    "callbacks.curves=null",
+    "++callbacks.curves=null",
 )
 
 

@@ -96,7 +96,7 @@ def test_eval_needs_a_checkpoint_and_its_configuration(tmp_path):
     from omegaconf import OmegaConf
 
     def cfg(checkpoint):
-        return OmegaConf.create({"checkpoint": checkpoint, "config": None})
+        return OmegaConf.create({"checkpoint": checkpoint, "config": None, "pretrained": None})
 
     with pytest.raises(Problem, match="which checkpoint"):
         evaluate(cfg(None))

@@ -155,6 +155,7 @@ def test_a_new_quantizer_trains_by_its_name(tiny):
 @pytest.mark.parametrize("model", ["mlp", "vgg_small"])
 def test_another_network_takes_the_place_of_an_experiment_s(model, config, tmp_path):
     """What belongs to a network stands in its own file, so that a name replaces all of it."""
-    overrides = [f"model={model}", "debug=quick", "logger=none"]
-    metrics = train(config(*overrides, *narrow(config(*overrides).model)))
+    cfg = config(f"model={model}", "debug=quick", "logger=none")
+    narrow(cfg.model)
+    metrics = train(cfg)
     assert "test/accuracy" in metrics

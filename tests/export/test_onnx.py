@@ -429,3 +429,10 @@ def test_a_layer_of_two_scales_has_no_integer_bias():
 
     with pytest.raises(ValueError, match=r"inputs of the scales 0\.0\d+ and 0\.1"):
         export.integer_biases(Twice(weighted(nnq.Linear(8, 8))), normal(2, 8))
+
+
+def test_where_no_file_can_be_it_says_so_before_the_work(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*absent for model\.onnx"):
+        export.onnx(nn.ReLU(), torch.zeros(1, 3), tmp_path / "absent" / "model.onnx")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        export.onnx(nn.ReLU(), torch.zeros(1, 3), tmp_path)

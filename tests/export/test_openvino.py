@@ -127,6 +127,8 @@ def test_the_file_is_read_without_lowbit_and_reshaped(tmp_path):
 def test_what_cannot_be_written_says_why(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"ends in \.xml; got 'model\.onnx'"):
         export.openvino(nn.ReLU(), torch.zeros(1, 3), "model.onnx")
+    with pytest.raises(FileNotFoundError, match=r"no folder .*absent for model\.xml"):
+        export.openvino(nn.ReLU(), torch.zeros(1, 3), tmp_path / "absent" / "model.xml")
 
     class Sorted(nn.Module):
         def forward(self, x):

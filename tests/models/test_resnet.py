@@ -184,7 +184,7 @@ def test_resnet18_has_the_names_that_checkpoints_have():
     ("options", "message"),
     [
         ({"depth": 19}, "depth is 18 or 34 .four stages.*got 19"),
-        ({"order": "act_bn"}, "order is one of conv_bn, bn_act"),
+        ({"order": "act_bn"}, "order is one of conv_bn, conv_act_bn, bn_act"),
         ({"head": "tanh"}, "head is one of plain, relu, bn"),
         ({"downsample": "max"}, "downsample is one of float, pool_float, quantized, pad, pool_pad"),
         ({"weight_init": "zero"}, "weight_init is one of kaiming, bireal"),
