@@ -65,9 +65,9 @@ def onnx(
     with such). Fewer bits than 8 are a Clip of the integers. The integers are those of the model
     but for ties of rounding, and what the biases moved over one.
 
-    Raises OSError where the file cannot be, ModuleNotFoundError without the package onnx; NotImplementedError for what ONNX has no
-    operator for, with the module that it is in; and ValueError where the model's arithmetic depends
-    on the size of the batch.
+    Raises OSError where the file cannot be; ModuleNotFoundError without the package onnx;
+    NotImplementedError for what ONNX has no operator for, with the module that it is in; and
+    ValueError where the model's arithmetic depends on the size of the batch.
     """
     if binary not in BINARY:
         raise ValueError(f"binary is one of {', '.join(BINARY)}; got {binary!r}")

@@ -176,7 +176,8 @@ def test_distilled_runs_evaluate_without_their_teacher(tiny_config, tmp_path):
     teacher.unlink()
     cfg = OmegaConf.create(
         {
-            "checkpoint": str(student), "config": None, "pretrained": None, "save": None, "packed": False, "int8": None,
+            "checkpoint": str(student), "config": None, "pretrained": None, "save": None,
+            "packed": False, "int8": None,
             "output": None, "threads": 1, "data": {}, "calibration": 8, "qconfig": None,
             "trainer": OmegaConf.load(tmp_path / "student" / ".hydra" / "config.yaml").trainer,
         }
