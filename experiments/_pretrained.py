@@ -16,7 +16,7 @@ from torch import nn
 import lowbit
 from experiments import _build, _packed, _published
 from experiments._app import Problem
-from experiments._report import byte_count, figure
+from experiments._report import byte_count, figure, wide_console
 from experiments.results import read_result, recipe_of
 from lowbit.files import PackedInfo, packed_info
 
@@ -187,4 +187,4 @@ def show_all() -> None:
             figure("accuracy", published["value"] if published else None),
             byte_count(path.stat().st_size),
         )
-    Console(width=max(Console().width, 80)).print(table)
+    wide_console().print(table)

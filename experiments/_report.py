@@ -278,10 +278,14 @@ def mean_and_spread(name: str, values: Sequence[float]) -> str:
     return f"{mean.removesuffix(' %')} ± {figure(name, statistics.stdev(values))}"
 
 
-def _print(table: Table, folder: Path, *lines: str) -> None:
-    # A file has room: rows of long overrides stay whole.
+def wide_console() -> Console:
+    """A console for tables: a file has room, so that rows of long overrides stay whole there."""
     console = Console()
-    console = Console(width=max(console.width, 80 if console.is_terminal else 160))
+    return Console(width=max(console.width, 80 if console.is_terminal else 160))
+
+
+def _print(table: Table, folder: Path, *lines: str) -> None:
+    console = wide_console()
     console.print(table)
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from omegaconf import OmegaConf
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -150,9 +149,7 @@ def main() -> None:
         _draw.save(figure, arguments.output)
     except (OSError, ValueError) as error:
         parser.error(f"--output {arguments.output}: {error}")
-    console = Console()
-    # A file has room: rows of long names stay whole.
-    console = Console(width=max(console.width, 80 if console.is_terminal else 160))
+    console = _report.wide_console()
     console.print(table(groups))
     console.print(f"curves: {arguments.output}", soft_wrap=True, highlight=False, markup=False)
 

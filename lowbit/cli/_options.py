@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import re
 
+from lowbit.cli._errors import UserError
+
 WHAT = "a model's name, a checkpoint (.ckpt, or a state_dict with --model), or a packed file"
 
 
@@ -33,6 +35,14 @@ def add_shape(parser: argparse.ArgumentParser) -> None:
         metavar="CxHxW",
         help="of one input, without the batch: 3x224x224 (default: what the network says)",
     )
+
+
+def shape_for(options: argparse.Namespace, of_network: tuple[int, ...] | None) -> tuple[int, ...]:
+    """The shape of one input: as given, or else what the network says."""
+    chosen: tuple[int, ...] | None = options.input_shape or of_network
+    if chosen is None:
+        raise UserError(f"{options.network} does not say what its inputs are: give --input-shape")
+    return chosen
 
 
 def shape(text: str) -> tuple[int, ...]:

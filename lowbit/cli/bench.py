@@ -55,9 +55,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     loaded = _load.load(options.network, options.model, options.set)
-    shape = options.input_shape or loaded.shape
-    if shape is None:
-        raise UserError(f"{options.network} does not say what its inputs are: give --input-shape")
+    shape = _options.shape_for(options, loaded.shape)
     models = _models(loaded, options.to)
     torch.set_num_threads(options.threads)
     generator = torch.Generator().manual_seed(0)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import lowbit
 from lowbit.cli import _load, _options, _output
-from lowbit.cli._errors import UserError, user_errors
+from lowbit.cli._errors import user_errors
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,9 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     loaded = _load.load(options.network, options.model, options.set)
-    shape = options.input_shape or loaded.shape
-    if shape is None:
-        raise UserError(f"{options.network} does not say what its inputs are: give --input-shape")
+    shape = _options.shape_for(options, loaded.shape)
     with user_errors(ValueError):
         found = lowbit.summary(loaded.model, shape)
     if options.csv is not None:
