@@ -20,6 +20,7 @@ from torch import nn
 import lowbit
 from experiments import _checkpoint, _published
 from experiments._app import Problem, clear_errors
+from experiments.callbacks.compiled import MODES, WITH_GRAPHS, Compiled
 from experiments.callbacks.description import Description
 from experiments.recipes import _teacher
 from lowbit.qconfig import get_default_qconfig
@@ -199,6 +200,23 @@ def check_whole(name: str, value: Any, least: int) -> None:
         raise Problem(f"{name} is a whole number of at least {least}; got {value!r}")
 
 
+def compiled(cfg: DictConfig) -> list[pl.Callback]:
+    """What compiles the model as ``compile`` says: nothing, or one callback."""
+    given = cfg.get("compile")
+    if given is None or given is False:
+        return []
+    mode = "default" if given is True else given
+    if mode not in MODES:
+        raise Problem(f"compile is true, false, {', '.join(MODES)}; got {given!r}")
+    if mode in WITH_GRAPHS and cfg.trainer.accumulate_grad_batches != 1:
+        raise Problem(
+            f"compile={mode} keeps gradients in the memory of its CUDA graphs, which the next "
+            "batch overwrites, so that trainer.accumulate_grad_batches must be 1; got "
+            f"{cfg.trainer.accumulate_grad_batches}. Give compile=true, which has no graphs"
+        )
+    return [Compiled(mode)]
+
+
 def check_int8(asked: DictConfig, recipe: DictConfig) -> None:
     """A ``Problem`` where the options of int8 are none, or not those of a model of this recipe."""
     mode = asked.get("int8")
@@ -226,6 +244,7 @@ def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule
         torch.set_num_threads(cfg.threads)
     quantization(cfg)
     check_int8(cfg, cfg.recipe)
+    compiled(cfg)
     _published.check(cfg.get("published"))
     data = make_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -244,8 +263,6 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     data, recipe = prepare(cfg)
     if cfg.resume is not None:
         _checkpoint.load_weights(recipe, cfg.resume)
-    if cfg.compile:
-        recipe.model.compile()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder
     loggers = [instantiate(one) for one in (cfg.get("logger") or {}).values() if one is not None]
@@ -255,6 +272,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
         callbacks=[
             *make_callbacks(cfg.get("callbacks") or {}),
             Description(description(cfg, recipe, data)),
+            *compiled(cfg),  # last: it looks at hooks that others have put in place
         ],
         default_root_dir=str(folder),
     )

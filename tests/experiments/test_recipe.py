@@ -177,10 +177,3 @@ def test_bop_flips_binary_weights_and_its_rate_alone_falls(tiny, tmp_path):
     assert gammas == pytest.approx([0.1, 0.01, 0.01, 0.001])  # those of the next steps
     assert [float(row["lr/rest"]) for row in rows] == pytest.approx([0.01] * 4)
     assert 0 < float(rows[1]["flips/all"]) < 1
-
-
-def test_compile_is_asked_of_the_model(tiny, monkeypatch):
-    asked = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self: asked.append(type(self).__name__))
-    tiny("compile=true", "debug=quick")
-    assert asked == ["MLP"]
