@@ -2,6 +2,7 @@
 
 import ctypes
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,24 +33,22 @@ def snippet(body: str, type: str = "int") -> str:
 
 
 @pytest.fixture(scope="module")
-def emulated() -> Emulated:
-    return Emulated()
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("cuda") / "snippets.cu"
+    file.write_text("\n".join(SNIPPETS))
+    return file
 
 
 @pytest.fixture(scope="module")
-def kernel(emulated: Emulated, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Launch]:
-    source = tmp_path_factory.mktemp("cuda") / "snippets.cu"
-    source.write_text("\n".join(SNIPPETS))
-
-    def compiled(name: str, **defines: int) -> Launch:
-        return emulated.compile(source, name, defines)
-
-    return compiled
+def kernel(source: Path) -> Callable[[str], Launch]:
+    emulated = Emulated()
+    return lambda name: emulated.compile(source, name)
 
 
 def run(launch: Launch, x: Tensor, like: Tensor, *, block=256, shared=0, grid=(1, 1, 1), seed=0):
     y = torch.zeros_like(like)
-    launch(grid, block, shared, Arrays(x.data_ptr(), y.data_ptr(), x.numel()), seed)
+    arrays = Arrays(x.data_ptr(), y.data_ptr(), x.numel())
+    launch(grid, block, shared, arrays, seed, arrays=[x, y])
     return y
 
 
@@ -129,20 +128,25 @@ RIGHT_SUM = snippet(SUM.replace("BARRIER", "__syncthreads();"))
 RACING_SUM = snippet(SUM.replace("BARRIER", ""))
 
 
-@pytest.mark.parametrize("switch", [{}, {"LOWBIT_UCONTEXT": 1}], ids=["assembly", "ucontext"])
-def test_blocks_sum_with_barriers(kernel, switch):
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_sum_with_barriers(kernel, seed):
     x = torch.randint(-1000, 1000, (24, 256)).int()
-    launch = kernel(RIGHT_SUM, **switch)
-    for seed in range(3):
-        y = run(launch, x, x[:, 0].clone(), shared=1024, grid=(4, 3, 2), seed=seed)
-        assert torch.equal(y.long(), x.sum(1))
+    y = run(kernel(RIGHT_SUM), x, x[:, 0].clone(), shared=1024, grid=(4, 3, 2), seed=seed)
+    assert torch.equal(y.long(), x.sum(1))
 
 
-def test_a_missing_barrier_shows(kernel):
+def test_fibers_of_the_system_sum_as_well(source):
+    emulated = Emulated(options=["-DLOWBIT_UCONTEXT"])
+    x = torch.randint(-1000, 1000, (2, 256)).int()
+    y = run(emulated.compile(source, RIGHT_SUM), x, x[:, 0].clone(), shared=1024, grid=(2, 1, 1))
+    assert torch.equal(y.long(), x.sum(1))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_missing_barrier_is_an_error(kernel, seed):
     x = torch.randint(-1000, 1000, (1, 256)).int()
-    launch = kernel(RACING_SUM)
-    for seed in range(3):
-        assert run(launch, x, x[:, 0].clone(), shared=1024, seed=seed).item() != x.sum()
+    with pytest.raises(RuntimeError, match=r"race at .*, and no barrier lies"):
+        run(kernel(RACING_SUM), x, x[:, 0].clone(), shared=1024, seed=seed)
 
 
 # All warps read what the first wrote; then it writes again, while some may still read.
@@ -160,11 +164,12 @@ RIGHT_REUSE = snippet(REUSE.replace("BARRIER", "__syncthreads();"))
 RACING_REUSE = snippet(REUSE.replace("BARRIER", ""))
 
 
-def test_a_missing_barrier_before_shared_memory_is_reused_shows(kernel):
+@pytest.mark.parametrize("seed", range(3))
+def test_a_missing_barrier_before_shared_memory_is_reused_is_an_error(kernel, seed):
     x, right = torch.zeros(1).int(), torch.arange(4).int().repeat_interleave(256)
-    assert torch.equal(run(kernel(RIGHT_REUSE), x, right, shared=4), right)
-    racing = [run(kernel(RACING_REUSE), x, right, shared=4, seed=seed) for seed in range(4)]
-    assert not all(torch.equal(y, right) for y in racing)
+    assert torch.equal(run(kernel(RIGHT_REUSE), x, right, shared=4, seed=seed), right)
+    with pytest.raises(RuntimeError, match="race at byte 0 of shared memory"):
+        run(kernel(RACING_REUSE), x, right, shared=4, seed=seed)
 
 
 REVERSE = """
@@ -178,10 +183,11 @@ RIGHT_REVERSE = snippet(REVERSE.replace("BARRIER", "__syncwarp();"))
 RACING_REVERSE = snippet(REVERSE.replace("BARRIER", ""))
 
 
-def test_a_missing_syncwarp_shows(kernel):
+def test_a_missing_syncwarp_is_an_error(kernel):
     x = torch.arange(32).int()
     assert torch.equal(run(kernel(RIGHT_REVERSE), x, x, block=32, shared=128), x.flip(0))
-    assert not torch.equal(run(kernel(RACING_REVERSE), x, x, block=32, shared=128), x.flip(0))
+    with pytest.raises(RuntimeError, match="race at byte"):
+        run(kernel(RACING_REVERSE), x, x, block=32, shared=128)
 
 
 COPIES = """
@@ -235,10 +241,10 @@ COPY_TOO_EARLY = snippet("""
 """)
 
 
-def test_a_copy_over_what_is_still_read_shows(kernel):
-    launch = kernel(COPY_TOO_EARLY)
+def test_a_copy_over_what_is_still_read_is_an_error(kernel):
     x = torch.arange(32).int()
-    assert not torch.equal(run(launch, x, x, block=32, shared=128), x.flip(0))
+    with pytest.raises(RuntimeError, match="race at byte"):
+        run(kernel(COPY_TOO_EARLY), x, x, block=32, shared=128)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +265,7 @@ def test_a_copy_over_what_is_still_read_shows(kernel):
         (snippet("__ballot_sync(0xffff, 1);"), "__ballot_sync of mask 0x0000ffff; only full warps"),
         (
             snippet("SHARED_MEMORY(m); m[4 * thread + 1] = 0;"),
-            "wrote at byte 513 of 512 bytes of shared memory",
+            "it writes 1 bytes at byte .* of 512 bytes of shared memory",
         ),
         (
             snippet("SHARED_MEMORY(m); copy_async_8(m + 4, p.x, true);"),
@@ -269,6 +275,20 @@ def test_a_copy_over_what_is_still_read_shows(kernel):
             snippet("SHARED_MEMORY(m); copy_async_16(m + 512, p.x);"),
             "an asynchronous copy to byte 512 of 512 bytes of shared memory",
         ),
+        (
+            snippet("SHARED_MEMORY(m); p.y[0] = m[p.n - 5];"),
+            "it reads 1 bytes at byte -1 of 512 bytes of shared memory",
+        ),
+        (
+            snippet("p.y[0] = reinterpret_cast<const uint4*>(p.x + p.n - 3)->y;"),
+            "snippets.cu:[0-9]+: a null or misaligned address",
+        ),
+        (snippet("p.y[0] = p.x[p.n];"), "it reads 4 bytes outside of the arrays, at byte 16 of"),
+        (snippet("p.y[-p.n] = 0;"), "it writes 4 bytes outside of the arrays"),
+        (snippet("copy_commit();\np.y[0] = 1 << (8 * p.n);"), "a shift by as many bits"),
+        (snippet("int a[4] = {};\np.y[0] = a[p.n + thread];"), "an index outside of its array"),
+        (snippet("p.y[0] = 1 / (p.n - 4);"), "a division by zero"),
+        (snippet("p.y[0] = 0x7fffffff - 3 + p.n;"), "an int overflows"),
     ],
 )
 def test_a_broken_rule_is_an_error(kernel, name, message):
@@ -315,8 +335,6 @@ def test_a_structure_of_another_size_is_an_error(kernel):
         kernel(NOTHING)((1, 1, 1), 32, 0, ctypes.c_int(0))
 
 
-def test_a_kernel_that_is_not_there_is_an_error(emulated, tmp_path):
-    source = tmp_path / "kernel.cu"
-    source.write_text('extern "C" __global__ void one(const P p) {}')
-    with pytest.raises(ValueError, match=r"kernel.cu has no kernel 'two'"):
-        emulated.compile(source, "two")
+def test_a_kernel_that_is_not_there_is_an_error(source):
+    with pytest.raises(ValueError, match=r"snippets.cu has no kernel 'two'"):
+        Emulated().compile(source, "two")
