@@ -23,7 +23,11 @@ class NormalisationFloor(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
-        with torch.no_grad():
-            for module in pl_module.modules():
-                if isinstance(module, _BatchNorm) and module.weight is not None:
-                    module.weight.clamp_(min=self.floor)
+        scales = [
+            module.weight
+            for module in pl_module.model.modules()
+            if isinstance(module, _BatchNorm) and module.weight is not None
+        ]
+        if scales:
+            with torch.no_grad():
+                torch._foreach_clamp_min_(scales, self.floor)

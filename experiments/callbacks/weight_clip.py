@@ -39,7 +39,10 @@ class WeightClip(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any
     ) -> None:
+        weights = [layer.weight for _, layer in latent_layers(pl_module.model)]
+        if not weights:
+            return
+        limits = [glorot(w) if isinstance(self.limit, str) else self.limit for w in weights]
         with torch.no_grad():
-            for _, layer in latent_layers(pl_module):
-                limit = glorot(layer.weight) if isinstance(self.limit, str) else self.limit
-                layer.weight.clamp_(-limit, limit)
+            torch._foreach_clamp_min_(weights, [-limit for limit in limits])
+            torch._foreach_clamp_max_(weights, limits)

@@ -107,9 +107,10 @@ class Classify(pl.LightningModule):
             other = torch.randperm(len(x), device=x.device)
             x = share * x + (1 - share) * x[other]
             target = share * target + (1 - share) * target[other]
+            labels = target.argmax(-1)
         scores = self(x)
         loss = self.objective(x, scores, target)
-        self._log("train", loss, scores, target.argmax(-1))
+        self._log("train", loss, scores, labels)
         return loss
 
     def objective(self, x: Tensor, scores: Tensor, target: Tensor) -> Tensor:

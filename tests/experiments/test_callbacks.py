@@ -45,6 +45,14 @@ def test_the_glorot_limit_counts_the_kernels_area():
     torch.testing.assert_close(module.model[0].weight, torch.full((4, 2, 3, 3), expected))
 
 
+def test_a_network_without_latent_weights_and_scales_is_left_as_it_is():
+    module = Module(nn.Linear(4, 4))
+    before = module.model[0].weight.detach().clone()
+    WeightClip(0.5).on_train_batch_end(None, module)
+    NormalisationFloor(3.0).on_train_batch_end(None, module)
+    assert torch.equal(module.model[0].weight, before)
+
+
 @pytest.mark.parametrize("limit", [0, -1.0, "glorrot"])
 def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(ValueError, match="limit of WeightClip"):
