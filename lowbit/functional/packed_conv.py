@@ -69,7 +69,7 @@ def integers_of(bits: Tensor, thermometer: bool | int) -> Tensor:
     weights = plane_weights(len(bits), thermometer)
     return sum(
         (w * (1 - 2 * plane.double()) for w, plane in zip(weights, bits, strict=True)),
-        start=torch.zeros(bits.shape[1:], dtype=torch.float64),
+        start=torch.zeros(bits.shape[1:], dtype=torch.float64, device=bits.device),
     )
 
 
@@ -81,22 +81,10 @@ def code(
     Word (plane * groups + group) * words + w. ``thresholds`` float32 (T,) or (T, c), ascending,
     T = 2^planes - 1, or planes with a thermometer; None is the threshold 0 of one plane, a sign.
     """
-    _check_real(x)
+    check_code(x, thresholds, planes, thermometer, groups)
     n, c = x.shape[:2]
-    if not 1 <= planes <= 8:
-        raise ValueError(f"planes is {planes}; 1 to 8 are possible")
-    if groups < 1 or c % groups:
-        raise ValueError(f"channels are a multiple of groups; got {c} and {groups}")
     if thresholds is None:
-        if planes != 1:
-            raise ValueError(f"{planes} planes need thresholds; without them there is one plane")
         thresholds = x.new_zeros(1)
-    count = threshold_count(planes, thermometer)
-    if thresholds.dtype != torch.float32 or thresholds.shape not in ((count,), (count, c)):
-        raise ValueError(
-            f"{planes} planes of {c} channels take thresholds ({count},) or ({count}, {c}) of "
-            f"float32; got {tuple(thresholds.shape)} of {thresholds.dtype}"
-        )
     below = torch.stack([x < t.view(1, -1, *[1] * (x.ndim - 2)) for t in thresholds])
     largest = largest_code(planes, thermometer)
     bits = planes_of(largest - 2 * below.long().sum(0), planes, thermometer)
@@ -129,7 +117,7 @@ def input_integers(x: Tensor, thresholds: Tensor | None, geometry: Geometry) -> 
     """The integers A of an input, real or packed: -> (n, c, ...) float64."""
     planes, groups = geometry.planes_x, geometry.groups
     if x.dtype != torch.int64:
-        _check_real(x)
+        check_real(x)
         if x.shape[1] != geometry.channels:
             raise ValueError(
                 f"this layer takes {geometry.channels} channels; got x {tuple(x.shape)}"
@@ -137,12 +125,7 @@ def input_integers(x: Tensor, thresholds: Tensor | None, geometry: Geometry) -> 
         x = code(x, thresholds, planes, bool(geometry.thermometer_x), groups)
     elif thresholds is not None:
         raise ValueError("packed input is coded already: thresholds must be None")
-    expected = planes * groups * geometry.words
-    if not 2 <= x.ndim <= 5 or x.shape[1] != expected:
-        raise ValueError(
-            f"packed input has {expected} words on axis 1 and up to three axes after it; "
-            f"got {tuple(x.shape)}"
-        )
+    check_packed(x, geometry)
     n, spatial = x.shape[0], x.shape[2:]
     words = x.reshape(n, planes * groups, geometry.words, *spatial).movedim(2, -1)
     bits = unpack_bits(words, geometry.channels // groups).movedim(-1, 2)
@@ -232,17 +215,17 @@ def packed_conv(
     """
     v = _sums(x, words, thresholds, geometry)
     if out == INT:
-        _check_params(params, None, geometry, steps, ())
+        check_params(params, None, geometry, steps, ())
         return v.to(torch.int32)
     if out == BITS:
-        _check_params(params, 2, geometry, steps, (), torch.int32)
+        check_params(params, 2, geometry, steps, (), torch.int32)
         assert params is not None
         t, flip = (p.view(1, -1, *[1] * (v.ndim - 2)) for p in params)
         return _pack_channels((v < t) ^ (flip != 0))
     if out != FLOAT:
         raise ValueError(f"out is 0 (int32), 1 (float32) or 2 (packed signs); got {out}")
-    _check_params(params, rows_of(steps), geometry, steps, steps)
-    _check_residual(residual, v, steps)
+    check_params(params, rows_of(steps), geometry, steps, steps)
+    check_residual(residual, v.shape, steps)
     return apply_steps(v.float(), params, residual, steps)
 
 
@@ -261,11 +244,11 @@ def packed_conv_both(
     """
     v = _sums(x, words, thresholds, geometry)
     rows = rows_of(steps)
-    threshold = torch.zeros(geometry.out_channels)
+    threshold = torch.zeros(geometry.out_channels, device=v.device)
     if params is not None and len(params) == rows + 1:
         rows, threshold = rows + 1, params[-1]
-    _check_params(params, rows, geometry, steps, steps)
-    _check_residual(residual, v, steps)
+    check_params(params, rows, geometry, steps, steps)
+    check_residual(residual, v.shape, steps)
     y = apply_steps(v.float(), params, residual, steps)
     return y, _pack_channels(y < threshold.view(1, -1, *[1] * (y.ndim - 2)))
 
@@ -284,14 +267,7 @@ def max_pool_bits(
     As torch.nn.functional.max_pool2d of the signs, shapes included; then xor with ``flip``
     (words,). A maximum of signs is -1 where all of them are: AND of the bits.
     """
-    if x.dtype != torch.int64 or x.ndim != 4:
-        raise ValueError(
-            f"packed signs to pool are (n, words, h, w) of int64; got {tuple(x.shape)} of {x.dtype}"
-        )
-    if flip is not None and (flip.dtype != torch.int64 or flip.shape != x.shape[1:2]):
-        raise ValueError(
-            f"flip is ({x.shape[1]},) of int64; got {tuple(flip.shape)} of {flip.dtype}"
-        )
+    check_pool(x, flip)
     n, words, h, w = x.shape
     signs = unpack_signs(x.permute(0, 2, 3, 1), 64 * words).permute(0, 3, 1, 2)
     # torch's own pooling takes no batch of 0.
@@ -317,7 +293,8 @@ def _pack_channels(bits: Tensor) -> Tensor:
     return pack_bits(bits.movedim(1, -1)).movedim(-1, 1).contiguous()
 
 
-def _check_real(x: Tensor) -> None:
+def check_real(x: Tensor) -> None:
+    """Raise ``ValueError`` where x is no input of floats."""
     if x.dtype != torch.float32 or not 2 <= x.ndim <= 5:
         raise ValueError(
             "an input is (n, c, ...) of float32 with up to three axes after the channels, or "
@@ -325,7 +302,51 @@ def _check_real(x: Tensor) -> None:
         )
 
 
-def _check_params(
+def check_code(
+    x: Tensor, thresholds: Tensor | None, planes: int, thermometer: bool, groups: int
+) -> None:
+    """Raise ``ValueError`` where ``code`` does not take these arguments."""
+    check_real(x)
+    c = x.shape[1]
+    if not 1 <= planes <= 8:
+        raise ValueError(f"planes is {planes}; 1 to 8 are possible")
+    if groups < 1 or c % groups:
+        raise ValueError(f"channels are a multiple of groups; got {c} and {groups}")
+    if thresholds is None:
+        if planes != 1:
+            raise ValueError(f"{planes} planes need thresholds; without them there is one plane")
+        return
+    count = threshold_count(planes, thermometer)
+    if thresholds.dtype != torch.float32 or thresholds.shape not in ((count,), (count, c)):
+        raise ValueError(
+            f"{planes} planes of {c} channels take thresholds ({count},) or ({count}, {c}) of "
+            f"float32; got {tuple(thresholds.shape)} of {thresholds.dtype}"
+        )
+
+
+def check_packed(x: Tensor, geometry: Geometry) -> None:
+    """Raise ``ValueError`` where x is no packed input of this layer."""
+    expected = geometry.planes_x * geometry.groups * geometry.words
+    if not 2 <= x.ndim <= 5 or x.shape[1] != expected:
+        raise ValueError(
+            f"packed input has {expected} words on axis 1 and up to three axes after it; "
+            f"got {tuple(x.shape)}"
+        )
+
+
+def check_pool(x: Tensor, flip: Tensor | None) -> None:
+    """Raise ``ValueError`` where these are no packed signs to pool, or no flips of their words."""
+    if x.dtype != torch.int64 or x.ndim != 4:
+        raise ValueError(
+            f"packed signs to pool are (n, words, h, w) of int64; got {tuple(x.shape)} of {x.dtype}"
+        )
+    if flip is not None and (flip.dtype != torch.int64 or flip.shape != x.shape[1:2]):
+        raise ValueError(
+            f"flip is ({x.shape[1]},) of int64; got {tuple(flip.shape)} of {flip.dtype}"
+        )
+
+
+def check_params(
     params: Tensor | None,
     rows: int | None,
     geometry: Geometry,
@@ -333,6 +354,7 @@ def _check_params(
     allowed: Sequence[int],
     dtype: torch.dtype = torch.float32,
 ) -> None:
+    """Raise ``ValueError`` where an output that allows these steps does not take these params."""
     if list(steps) != list(allowed):
         raise ValueError(f"steps follow a float output only; got {list(steps)}")
     if not rows:
@@ -345,14 +367,17 @@ def _check_params(
         raise ValueError(f"this output takes params {expected} of {dtype}; got {got}")
 
 
-def _check_residual(residual: Tensor | None, v: Tensor, steps: Sequence[int]) -> None:
+def check_residual(
+    residual: Tensor | None, shape: Sequence[int], steps: Sequence[int]
+) -> None:
+    """Raise ``ValueError`` where steps, a residual and the shape of the output do not agree."""
     if (RESIDUAL in steps) != (residual is not None):
         raise ValueError(
             f"the step {RESIDUAL} (residual) and a residual belong together; got steps "
             f"{list(steps)} and {'no residual' if residual is None else 'a residual'}"
         )
-    if residual is not None and (residual.dtype != torch.float32 or residual.shape != v.shape):
+    if residual is not None and (residual.dtype != torch.float32 or residual.shape != tuple(shape)):
         raise ValueError(
-            f"the residual of this output is {tuple(v.shape)} of float32; "
+            f"the residual of this output is {tuple(shape)} of float32; "
             f"got {tuple(residual.shape)} of {residual.dtype}"
         )

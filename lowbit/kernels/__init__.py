@@ -23,7 +23,7 @@ from lowbit.functional.packed_conv import (
     SHIFT,
 )
 from lowbit.functional.packed_geometry import Geometry
-from lowbit.kernels import _fallback, _library
+from lowbit.kernels import _fallback, _library, cuda
 from lowbit.kernels._ops import (
     bconv,
     bconv_both,
@@ -35,6 +35,7 @@ from lowbit.kernels._ops import (
 
 _why_not = _library.load()
 _registered = None if _why_not is None else _fallback.register(_why_not)
+_on_cuda = cuda.register()
 register_fakes()
 
 

@@ -183,10 +183,14 @@ class PackedLayer(nn.Module):
         self._hold("thresholds", None)
 
     def refresh(self) -> Tensor | None:
-        """Prepare the weight for the instruction set in use; None without memory behind it."""
+        """Prepare the weight for where it lies: the instruction set in use, or a GPU.
+
+        None without memory behind it.
+        """
         panel = None
         if not self.weight.is_meta:
-            panel = kernels.prepare(self.weight, self.geometry, kernels.isa())
+            isa = kernels.isa() if self.weight.device.type == "cpu" else ""
+            panel = kernels.prepare(self.weight, self.geometry, isa)
         self._hold("panel", panel)
         return panel
 
@@ -287,8 +291,12 @@ class PackedLayer(nn.Module):
             result = fn(t)
             return result if result.dtype == t.dtype else t.to(result.device)
 
-        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=self.weight.device)).dtype
-        return super()._apply(moved, recurse)
+        device = self.weight.device
+        self.dtype = fn(torch.empty(0, dtype=self.dtype, device=device)).dtype
+        super()._apply(moved, recurse)
+        if self.weight.device != device:
+            self.refresh()
+        return self
 
     def _in_dtype(self, y: Any, dtype: torch.dtype) -> Any:
         """An output with its numbers in ``dtype``."""
