@@ -367,9 +367,7 @@ def check_params(
         raise ValueError(f"this output takes params {expected} of {dtype}; got {got}")
 
 
-def check_residual(
-    residual: Tensor | None, shape: Sequence[int], steps: Sequence[int]
-) -> None:
+def check_residual(residual: Tensor | None, shape: Sequence[int], steps: Sequence[int]) -> None:
     """Raise ``ValueError`` where steps, a residual and the shape of the output do not agree."""
     if (RESIDUAL in steps) != (residual is not None):
         raise ValueError(

@@ -30,12 +30,19 @@ def kernel(name: str, defines: tuple[tuple[str, int], ...], device: torch.device
     It is called with the grid, the threads of a block, bytes of shared memory, and its argument,
     and runs on torch's current stream. Raises ``RuntimeError`` where the GPU cannot run it.
     """
+    return load(source(name), f"lowbit_{name}", defines, device)
+
+
+def load(
+    text: str, entry: str, defines: tuple[tuple[str, int], ...], device: torch.device
+) -> Launch:
+    """The kernel ``entry`` of CUDA C++, as ``kernel`` gives lowbit's own."""
     index = torch.cuda.current_device() if device.index is None else device.index
-    return _loaded(name, defines, index)
+    return _loaded(text, entry, defines, index)
 
 
 @functools.cache
-def _loaded(name: str, defines: tuple[tuple[str, int], ...], device: int) -> Launch:
+def _loaded(text: str, entry: str, defines: tuple[tuple[str, int], ...], device: int) -> Launch:
     capability = torch.cuda.get_device_capability(device)
     if capability < CAPABILITY:
         raise RuntimeError(
@@ -43,14 +50,13 @@ def _loaded(name: str, defines: tuple[tuple[str, int], ...], device: int) -> Lau
             f"newer; {torch.cuda.get_device_name(device)} has {capability[0]}.{capability[1]}. "
             "Keep the model on the CPU, with .cpu()"
         )
-    image = compiled(name, defines, f"sm_{capability[0]}{capability[1]}")
+    image = compiled(text, defines, f"sm_{capability[0]}{capability[1]}")
     driver = _driver()
     module, function = ctypes.c_void_p(), ctypes.c_void_p()
     with torch.cuda.device(device):
         torch.cuda.current_stream()  # makes the context that the module is loaded into
         _check(driver.cuModuleLoadData(ctypes.byref(module), image))
-    entry = f"lowbit_{name}".encode()
-    _check(driver.cuModuleGetFunction(ctypes.byref(function), module, entry))
+    _check(driver.cuModuleGetFunction(ctypes.byref(function), module, entry.encode()))
     largest = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
     _check(driver.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, largest))
 
@@ -60,21 +66,18 @@ def _loaded(name: str, defines: tuple[tuple[str, int], ...], device: int) -> Lau
                 return launch(grid, block, shared, params)
         stream = ctypes.c_void_p(torch._C._cuda_getCurrentRawStream(device))
         arguments = (ctypes.c_void_p * 1)(ctypes.addressof(params))
-        _check(
-            driver.cuLaunchKernel(function, *grid, block, 1, 1, shared, stream, arguments, None)
-        )
+        _check(driver.cuLaunchKernel(function, *grid, block, 1, 1, shared, stream, arguments, None))
         return None
 
     return launch
 
 
-def compiled(name: str, defines: tuple[tuple[str, int], ...], architecture: str) -> bytes:
-    """The machine code of ``name``.cu for an architecture such as sm_90; no GPU is needed."""
+def compiled(text: str, defines: tuple[tuple[str, int], ...], architecture: str) -> bytes:
+    """The machine code of CUDA C++ for an architecture such as sm_90; no GPU is needed."""
     nvrtc = _nvrtc()
     program = ctypes.c_void_p()
-    text = source(name).encode()
     _check_nvrtc(
-        nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, f"{name}.cu".encode(), 0, None, None)
+        nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"lowbit.cu", 0, None, None)
     )
     options = [f"--gpu-architecture={architecture}", "--std=c++17"]
     options += [f"-D{macro}={value}" for macro, value in defines]
@@ -82,7 +85,7 @@ def compiled(name: str, defines: tuple[tuple[str, int], ...], architecture: str)
     failed = nvrtc.nvrtcCompileProgram(program, len(options), array)
     if failed:
         log = _bytes(nvrtc, "ProgramLog", program).rstrip(b"\0").decode()
-        raise RuntimeError(f"NVRTC cannot compile {name}.cu for {architecture}: {log}")
+        raise RuntimeError(f"NVRTC cannot compile a packed kernel for {architecture}: {log}")
     image = _bytes(nvrtc, "CUBIN", program)
     _check_nvrtc(nvrtc.nvrtcDestroyProgram(ctypes.byref(program)))
     return image
