@@ -34,7 +34,7 @@ LEVELS = {
     "cli": 9,
     "__main__": 10,
 }
-DEPENDENCIES = {"torch", "safetensors"}
+DEPENDENCIES = {"torch", "safetensors", "triton"}  # the last where torch brings it
 
 
 def imports(path: Path, package: tuple[str, ...]) -> Iterator[str]:

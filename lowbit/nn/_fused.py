@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.functional.clip import cancel_gradient, clip_gradient
+from lowbit.nn._gpu_signs import padded_signs, usable
 from lowbit.nn._scratch import scratch
 from lowbit.quantizers import Quantizer
 
@@ -77,45 +78,63 @@ def may_recompute(quantizer: Quantizer | None) -> bool:
 
 
 class Signs(NamedTuple):
-    """What ``signs_of`` finds: whether values are scaled plain signs, and the scale if any."""
+    """What ``signs_of`` finds: whether values are scaled plain signs, and the scale if any.
+
+    ``on_gpu``: they are made by ``padded_signs``.
+    """
 
     plain: bool
     scale: Tensor | None = None
+    on_gpu: bool = False
 
 
 def signs_of(quantizer: Quantizer | None, x: Tensor) -> Signs:
-    """Whether values may be had by comparison with 0, which does not see a NaN."""
-    if quantizer is None or x.device.type != "cpu" or x.numel() == 0:
+    """Whether values may be had by comparison with 0, which does not see a NaN (a GPU's does)."""
+    on_gpu = usable(x)
+    if quantizer is None or not (on_gpu or x.device.type == "cpu") or x.numel() == 0:
         return Signs(False)
     scale = None if quantizer.value_is_sign else quantizer.sign_scale(x)
     if not quantizer.value_is_sign and scale is None:
         return Signs(False)
+    if on_gpu:
+        return Signs(True, scale, on_gpu)
     # A sum is quicker than a maximum, but infinities (or overflow) spoil it too.
     finite = bool(x.sum().isfinite()) or not bool(x.amax().isnan())
     return Signs(finite, scale)
 
 
 def quantize(
-    slot: str, quantizer: Quantizer | None, x: Tensor, signs: Signs, times: float = 1.0
+    slot: str,
+    quantizer: Quantizer | None,
+    x: Tensor,
+    signs: Signs,
+    dtype: torch.dtype,
+    times: float = 1.0,
 ) -> Tensor:
-    """``times * quantizer.value(x)``, without a graph; plain signs in scratch memory."""
+    """``times * quantizer.value(x)`` in ``dtype``, without a graph; plain signs in scratch memory.
+
+    On a GPU ``times`` is 1 with plain signs.
+    """
+    if signs.on_gpu:
+        codes = padded_signs(x, dtype)
+        return codes if signs.scale is None else codes.mul_(signs.scale)
     if signs.plain:
         # A comparison written to floats is vectorised; to bools and back it is not.
         codes = torch.ge(x, 0, out=scratch(slot, x))
         torch.add(x.new_tensor(-times), codes, alpha=2 * times, out=codes)
-        return codes if signs.scale is None else codes.mul_(signs.scale)
+        return (codes if signs.scale is None else codes.mul_(signs.scale)).to(dtype)
     value = x if quantizer is None else quantizer.value(x)
-    return value if times == 1 else value * times
+    return (value if times == 1 else value * times).to(dtype)
 
 
 def shifted_codes(
-    quantizer: Quantizer | None, x: Tensor, signs: Signs, shift: float
+    quantizer: Quantizer | None, x: Tensor, signs: Signs, shift: float, dtype: torch.dtype
 ) -> tuple[Tensor, float]:
-    """(codes, factor) with ``quantizer.value(x) = factor * codes + shift``."""
+    """(codes, factor), codes in ``dtype``, with ``quantizer.value(x) = factor * codes + shift``."""
     if signs.plain and signs.scale is None and shift in (-1, 1):
         compare = torch.ge if shift == -1 else torch.lt
-        return compare(x, 0, out=scratch("input", x)), -2 * shift
-    value = quantize("input", quantizer, x, signs)
+        return compare(x, 0, out=scratch("input", x)).to(dtype), -2 * shift
+    value = quantize("input", quantizer, x, signs, dtype)
     return (value if shift == 0 else value - shift), 1.0
 
 
@@ -160,18 +179,25 @@ class FusedOp(torch.autograd.Function):
         ctx.modes = [(q, q.training) for q in (inputs, weights) if q is not None]
         ctx.signs = signs_of(inputs, x), signs_of(weights, weight)
         of_input, of_weight = ctx.signs
-        if of_input == (True, None) and of_weight.plain and ctx.dtype == torch.float32:
+        plain = of_input.plain and of_input.scale is None
+        ctx.padded = plain and of_input.on_gpu
+        if plain and not ctx.padded and of_weight.plain and ctx.dtype == torch.float32:
             y = layer._sign_op(x, weight, of_weight.scale, bias)
             if y is not None:
                 return y
+        bias = None if bias is None else bias.to(ctx.dtype)
+        if ctx.padded:
+            return layer._padded_op(
+                padded_signs(x, ctx.dtype, *layer._sign_padding()),
+                quantize("weight", weights, weight, of_weight, ctx.dtype),
+                bias,
+            )
         shift = layer._fused_shift(ctx.dtype)
-        codes, factor = shifted_codes(inputs, x, ctx.signs[0], shift)
+        codes, factor = shifted_codes(inputs, x, of_input, shift, ctx.dtype)
         return layer._fused_op(
-            codes.to(ctx.dtype),
-            quantize("weight", weights, weight, ctx.signs[1], factor).to(ctx.dtype),
-            None if bias is None else bias.to(ctx.dtype),
+            codes, quantize("weight", weights, weight, of_weight, ctx.dtype, factor), bias,
             shift / factor,
-        )
+        )  # fmt: skip
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
@@ -185,16 +211,14 @@ def _gradients(ctx: Any, gradient: Tensor) -> Gradients:
     """The gradients to input, weight and bias, from codes made again."""
     x, weight, _ = ctx.saved_tensors
     layer, needed = ctx.layer, ctx.needs_input_grad[:3]
-    shift = layer._fused_shift(ctx.dtype)
-    codes, factor = shifted_codes(ctx.inputs, x, ctx.signs[0], shift)
-    dx, dw, db = layer._fused_op_backward(
-        gradient,
-        codes.to(ctx.dtype),
-        quantize("weight", ctx.weights, weight, ctx.signs[1]).to(ctx.dtype),
-        needed,
-        factor,
-        shift,
-    )
+    values = quantize("weight", ctx.weights, weight, ctx.signs[1], ctx.dtype)
+    if ctx.padded:
+        signs = padded_signs(x, ctx.dtype, *layer._sign_padding())
+        dx, dw, db = layer._padded_op_backward(gradient, signs, x, values, needed)
+    else:
+        shift = layer._fused_shift(ctx.dtype)
+        codes, factor = shifted_codes(ctx.inputs, x, ctx.signs[0], shift, ctx.dtype)
+        dx, dw, db = layer._fused_op_backward(gradient, codes, values, needed, factor, shift)
     if dx is not None:
         dx = dx.to(x.dtype)
         if ctx.inputs is not None:

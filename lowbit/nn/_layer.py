@@ -110,6 +110,25 @@ class QuantizedLayer(nn.Module):
         """
         raise NotImplementedError
 
+    def _sign_padding(self) -> tuple[tuple[int, int], float]:
+        """What ``padded_signs`` puts around the signs of an input: (height, width) and value."""
+        return (0, 0), 0.0
+
+    def _padded_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """``_op`` of signs that have their padding."""
+        return self._op(x, weight, bias)
+
+    def _padded_op_backward(
+        self,
+        gradient: Tensor,
+        signs: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        needed: tuple[bool, bool, bool],
+    ) -> Gradients:
+        """The gradients of ``_padded_op`` to the signs without their padding, weight and bias."""
+        return self._fused_op_backward(gradient, signs, weight, needed, 1.0, 0.0)
+
     def _quantized_input(self, x: Tensor) -> Tensor:
         x = cancel_gradient(x, self.gradient_cancellation_threshold)
         return x if self.input_quantization is None else self.input_quantization(x)

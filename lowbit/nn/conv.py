@@ -200,6 +200,45 @@ class _QConv(QuantizedLayer, _ConvNd):
         # Some backends return the weight's gradient with the bias's, asked for or not.
         return dx if needed[0] else None, dw if needed[1] else None, db
 
+    def _sign_padding(self) -> tuple[tuple[int, int], float]:
+        ends = self._symmetric_padding()
+        if self.pad_value == 0 or ends is None or len(ends) > 2:
+            return (0, 0), 0.0
+        return (0 if len(ends) == 1 else ends[0], ends[-1]), self.pad_value
+
+    def _padded_op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not any(self._sign_padding()[0]):
+            return self._op(x, weight, bias)
+        return self._convolve(x, weight, bias, (0,) * len(self.kernel_size))
+
+    def _padded_op_backward(
+        self,
+        gradient: Tensor,
+        signs: Tensor,
+        x: Tensor,
+        weight: Tensor,
+        needed: tuple[bool, bool, bool],
+    ) -> Gradients:
+        if not any(self._sign_padding()[0]):
+            return super()._padded_op_backward(gradient, signs, x, weight, needed)
+        # Of the gradient to the padded signs only the middle is wanted, which is that of a
+        # convolution that pads by itself; it depends on the shape of its input alone.
+        padding, zeros = self._symmetric_padding(), (0,) * len(self.kernel_size)
+        dx = dw = db = None
+        if needed[0]:
+            shape = torch.empty_like(x, dtype=weight.dtype)
+            ends = (self.stride, padding, self.dilation, False, zeros, self.groups)
+            dx, _, _ = torch.ops.aten.convolution_backward(
+                gradient, shape, weight, None, *ends, (True, False, False)
+            )
+        if needed[1] or needed[2]:
+            sizes = [self.out_channels] if needed[2] else None
+            ends = (self.stride, zeros, self.dilation, False, zeros, self.groups)
+            _, dw, db = torch.ops.aten.convolution_backward(
+                gradient, signs, weight, sizes, *ends, (False, needed[1], needed[2])
+            )
+        return dx, dw if needed[1] else None, db
+
     def extra_repr(self) -> str:
         if not any(self._reversed_padding_repeated_twice):
             return super().extra_repr()
