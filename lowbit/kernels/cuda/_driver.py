@@ -57,7 +57,7 @@ def _loaded(text: str, entry: str, defines: tuple[tuple[str, int], ...], device:
         torch.cuda.current_stream()  # makes the context that the module is loaded into
         _check(driver.cuModuleLoadData(ctypes.byref(module), image))
     _check(driver.cuModuleGetFunction(ctypes.byref(function), module, entry.encode()))
-    largest = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    largest = torch.cuda.get_device_properties(device).shared_memory_per_block_optin  # type: ignore[attr-defined]
     _check(driver.cuFuncSetAttribute(function, _MAX_DYNAMIC_SHARED, largest))
 
     def launch(grid: Grid, block: int, shared: int, params: ctypes.Structure) -> None:

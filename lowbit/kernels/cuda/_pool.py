@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lowbit.functional.packed_conv import check_pool
@@ -44,9 +45,9 @@ def max_pool_bits(
     """``lowbit::max_pool_bits`` on a GPU."""
     check_pool(x, flip)
     # torch's own pooling has the rules of its shapes.
-    size = torch.nn.functional.max_pool2d(
-        torch.empty(1, 1, *x.shape[2:], device="meta"), kernel, stride, padding, dilation, ceil_mode
-    ).shape[2:]
+    image = torch.empty(1, 1, *x.shape[2:], device="meta")
+    k, s, p, d = (list(numbers) for numbers in (kernel, stride, padding, dilation))
+    size = F.max_pool2d(image, k, s, p, d, ceil_mode).shape[2:]
     out = x.new_empty((*x.shape[:2], *size))
     if out.numel() == 0:
         return out
