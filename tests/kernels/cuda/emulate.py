@@ -1,10 +1,12 @@
-"""Kernels of CUDA C++ run on the processor, in fibers: on_cpu.h says how, and what it catches."""
+"""Kernels of CUDA C++ run on the processor, in fibers: on_cpu.cc says how, and what it catches."""
 
 import ctypes
 import functools
+import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,9 +16,12 @@ from torch import Tensor
 
 HEADER = Path(__file__).with_name("on_cpu.h")
 RUNTIME = Path(__file__).with_name("on_cpu.cc")
-COMPILER = shutil.which("g++") or shutil.which("clang++")
+COMPILER = (shutil.which("g++") or shutil.which("clang++")) if sys.platform == "linux" else None
 FLAGS = ["-std=c++17", "-g1", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-Wall"]
-FLAGS += ["-Wextra", "-Werror", "-Wno-unknown-pragmas"]  # pragmas are for the GPU's compiler
+FLAGS += ["-Wextra", "-Wno-unknown-pragmas"]  # pragmas are for the GPU's compiler
+FLAGS += ["-Wno-maybe-uninitialized"]  # has false alarms in what the sanitizers add
+if os.environ.get("LOWBIT_WERROR") == "1":
+    FLAGS.append("-Werror")
 # on_cpu.cc has the functions that the sanitizers' instrumentation calls.
 CHECKED = ["-fsanitize=thread,alignment,null,bounds,shift-exponent,integer-divide-by-zero"]
 CHECKED += ["-fsanitize=signed-integer-overflow", "-fno-sanitize-recover=all"]
@@ -47,10 +52,10 @@ class Emulated:
         the tensors that the kernel may touch, where given. A launch raises ``RuntimeError`` where
         the kernel breaks a rule that on_cpu.cc checks.
 
-        A test is skipped where there is no C++ compiler.
+        A test is skipped where there is no C++ compiler, or no Linux.
         """
         if COMPILER is None:
-            pytest.skip("needs a C++ compiler, g++ or clang++")
+            pytest.skip("needs Linux and a C++ compiler, g++ or clang++")
         if name not in _kernels_of(source):
             raise ValueError(
                 f"{source.name} has no kernel {name!r}: "

@@ -84,7 +84,7 @@ struct Byte {
 struct Block {
   std::vector<Fiber> fibers = std::vector<Fiber>(kMaxThreads);
   std::vector<Parts> parts = std::vector<Parts>(2 * kMaxThreads / kLanes);
-  std::vector<Byte> bytes = std::vector<Byte>(kMaxShared);
+  std::vector<Byte> bytes;  // of shared memory
   std::unique_ptr<unsigned char[]> stacks{new unsigned char[kMaxThreads * kStackBytes]};
   std::unique_ptr<unsigned char[]> memory{new unsigned char[kMaxShared + 2 * kMargin]};
   unsigned char* shared = nullptr;
@@ -269,7 +269,7 @@ bool run_block() {
 }
 
 // Gives part to the warp, waits for all lanes, and returns what they gave.
-const Parts& together(const char* call, const Part& part) {
+const Parts& together(const char* call, Part part) {
   Parts& parts = block.parts[2 * (block.thread / kLanes) + self().calls++ % 2];
   parts.of[lane()] = part;
   give_way(Waits::kForWarp, call);
@@ -293,8 +293,8 @@ void touch_shared(ptrdiff_t at, size_t bytes, bool writes) {
   for (size_t i = 0; i < bytes; ++i) {
     Byte& byte = block.bytes[at + i];
     LOWBIT_RULE(comes_before(byte.write, fiber),
-                "race at byte %td of shared memory: it %s what thread %u wrote, and no barrier lies "
-                "between",
+                "race at byte %td of shared memory: it %s what thread %u wrote, and no barrier "
+                "lies between",
                 at, writes ? "overwrites" : "reads", byte.write.thread);
     if (writes) {
       for (const Touch& read : byte.reads)
@@ -331,6 +331,8 @@ void touch(const void* p, size_t bytes, bool writes) {
       lies_in(p, bytes, __ehdr_start, _end - __ehdr_start) ||
       lies_in(p, bytes, launch.params, launch.params_bytes))
     return;
+  LOWBIT_RULE(launch.array_count > 0, "it %s %zu bytes of memory, and is given no array", verb,
+              bytes);
   const Memory* nearest = launch.arrays;
   ptrdiff_t offset = PTRDIFF_MAX;
   for (const Memory* a = launch.arrays; a < launch.arrays + launch.array_count; ++a) {
@@ -342,8 +344,9 @@ void touch(const void* p, size_t bytes, bool writes) {
       nearest = a;
     }
   }
-  LOWBIT_RULE(false, "it %s %zu bytes outside of the arrays, at byte %td of array %td of %llu bytes",
-              verb, bytes, offset, nearest - launch.arrays, nearest->bytes);
+  LOWBIT_RULE(false,
+              "it %s %zu bytes outside of the arrays, at byte %td of array %td of %llu bytes", verb,
+              bytes, offset, nearest - launch.arrays, nearest->bytes);
 }
 
 }  // namespace
@@ -450,6 +453,7 @@ int run(const Launch& launch) {
     report("%u bytes of shared memory; a block has at most %u", launch.shared_bytes, kMaxShared);
   if (block.error[0]) return 1;
 
+  if (block.bytes.size() < launch.shared_bytes) block.bytes.resize(launch.shared_bytes);
   block.random = (launch.seed + 1) * 0x9E3779B97F4A7C15u | 1;
   // Aligned to 16 bytes and no more, which is what a kernel may count on.
   const auto memory = reinterpret_cast<uintptr_t>(block.memory.get());

@@ -338,3 +338,9 @@ def test_a_structure_of_another_size_is_an_error(kernel):
 def test_a_kernel_that_is_not_there_is_an_error(source):
     with pytest.raises(ValueError, match=r"snippets.cu has no kernel 'two'"):
         Emulated().compile(source, "two")
+
+
+def test_a_kernel_with_no_arrays_may_touch_none(kernel):
+    x = torch.zeros(4).int()
+    with pytest.raises(RuntimeError, match="it reads 4 bytes of memory, and is given no array"):
+        kernel(BALLOT)((1, 1, 1), 32, 0, Arrays(x.data_ptr(), x.data_ptr(), 4), arrays=[])
