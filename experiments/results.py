@@ -25,8 +25,10 @@ FOLDER = Path(__file__).resolve().parent / "results"
 # Overrides that change where or how a run is executed but not what it computes.
 ELSEWHERE = (
     "seed", "hydra", "launcher", "sweep", "sweeper", "logger", "data.root", "data.download",
-    "threads", "resume", "packed", "int8", "calibration", "qconfig",
+    "threads", "resume", "packed", "int8", "calibration", "qconfig", "compile", "published",
 )  # fmt: skip
+# Likewise, but what is in them counts: trainer=gpu does not, trainer.max_epochs does.
+ELSEWHERE_AS_A_WHOLE = ("trainer",)
 
 # What is kept of each run, in this order.
 KEPT = (
@@ -94,8 +96,10 @@ def recipe_of(overrides: Iterable[str]) -> list[str]:
     for override in overrides:
         key = override.partition("=")[0].lstrip("+~").partition("@")[0]
         parts = key.replace("/", ".")
-        if key != "experiment" and not any(
-            parts == name or parts.startswith(f"{name}.") for name in ELSEWHERE
+        if (
+            key != "experiment"
+            and parts not in ELSEWHERE_AS_A_WHOLE
+            and not any(parts == name or parts.startswith(f"{name}.") for name in ELSEWHERE)
         ):
             kept.append(override)
     return sorted(kept)

@@ -181,7 +181,9 @@ def linear(m: int, k: int, n: int, device: torch.device, tiles: bool) -> dict[st
         bytes_ = [weight.to(torch.int8).t() for _ in range(copies)]
         x8 = x.to(torch.int8)
         calls["int8"] = lambda i: torch._int_mm(x8, bytes_[i])
-    found = {"shape": [m, k, n], "tile": chosen(case, m)} | race(calls, copies)
+    found = {"shape": [m, k, n], "steps": steps_of(case.geometry), "tile": chosen(case, m)} | race(
+        calls, copies
+    )
     if tiles:
         found["tiles"] = each_tile(case, copies)
     return found
@@ -208,7 +210,7 @@ def conv(
     }
     rows = batch * (-(-size // stride)) ** 2
     found = {"shape": [channels, filters, size, stride], "batch": batch}
-    found |= {"tile": chosen(case, rows)} | race(calls, COPIES)
+    found |= {"steps": steps_of(g), "tile": chosen(case, rows)} | race(calls, COPIES)
     if tiles:
         found["tiles"] = each_tile(case, COPIES)
     return found
@@ -217,7 +219,11 @@ def conv(
 def chosen(case: Case, rows: int) -> list[int]:
     g = case.geometry
     processors = torch.cuda.get_device_properties(case.x.device).multi_processor_count
-    return list(_tiles.choose(rows, g.out_channels, 1, False, processors))
+    return list(_tiles.choose(rows, g.out_channels, 1, steps_of(g), False, processors))
+
+
+def steps_of(g: Geometry) -> int:
+    return -(-g.taps * g.words // 4)
 
 
 def each_tile(case: Case, copies: int) -> dict[str, float]:

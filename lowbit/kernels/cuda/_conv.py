@@ -44,8 +44,9 @@ class _Conv(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("words", "steps", "taps", "filters", "tiles")),
         *((name, ctypes.c_int) for name in ("out_channels", "groups", "planes_x", "planes_w")),
         *((name, ctypes.c_int) for name in ("thermometer_x", "thermometer_w")),
-        *((name, ctypes.c_int) for name in ("inside", "outside", "sign_row")),
-        ("step_count", ctypes.c_int),
+        *((name, ctypes.c_int) for name in ("inside", "outside")),
+        *((name, ctypes.c_ulonglong) for name in ("padding", "last_padding")),
+        *((name, ctypes.c_int) for name in ("param_rows", "sign_row", "step_count")),
         ("after", ctypes.c_int * MOST_STEPS),
     ]
 
@@ -108,6 +109,9 @@ def _plan(
         raise ValueError(f"x has {len(spatial)} spatial axes; this geometry's kernel needs more")
     at = _panel.layout(g)
     inside = sum(plane_weights(g.planes_x, g.thermometer_x)) + g.offset
+    # Padding with the sign -1 is read as bits, and then counts as all inside does.
+    negative = g.planes_x == 1 and g.offset == 0 and g.pad == -1
+    rest = (g.channels // g.groups - 1) % WORD + 1
     filled = _Conv(
         rows=n * math.prod(size),
         in_size=(*[1] * missing, *spatial),
@@ -128,7 +132,10 @@ def _plan(
         thermometer_x=g.thermometer_x,
         thermometer_w=g.thermometer_w,
         inside=inside,
-        outside=g.pad - inside,
+        outside=0 if negative else g.pad - inside,
+        padding=2**WORD - 1 if negative else 0,
+        last_padding=2**rest - 1 if negative else 0,
+        param_rows=rows_of(steps) + (sign_row >= 0),
         sign_row=sign_row,
         step_count=len(steps),
         after=steps,
@@ -213,12 +220,17 @@ def _convolve(
             residual = residual.contiguous()
         call.residual = residual.data_ptr()
         call.residual_strides = _strides(residual)
-    planes = g.planes_x * g.planes_w > 1
-    tile = _tiles.choose(call.rows, at.filters, g.groups, planes, _processors(x.device))
-    defines = (*_macros(tile), ("PAIRS", int(planes)), ("OUT", out))
+    pairs = g.planes_x * g.planes_w
+    planes = pairs > 1
+    tile = _tiles.choose(
+        call.rows, at.filters, g.groups, pairs * at.steps, planes, _processors(x.device)
+    )
+    point = g.taps == 1 and math.prod(spatial) == 1 and not g.padded
+    defines = (*_macros(tile), ("PAIRS", int(planes)), ("OUT", out), ("POINT", int(point)))
     launch = _driver.kernel("conv", defines, x.device)
     grid = (-(-call.rows // tile.rows), -(-at.filters // tile.columns), g.groups)
-    launch(grid, tile.threads, tile.shared, call)
+    channel_rows = 1 + (2 if out == BITS else call.param_rows)
+    launch(grid, tile.threads, tile.shared(point, channel_rows), call)
     return y, bits
 
 

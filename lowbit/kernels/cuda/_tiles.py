@@ -31,30 +31,51 @@ class Tile(NamedTuple):
     def threads(self) -> int:
         return 32 * self.warps_m * self.warps_n * self.warps_k
 
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory: the stages, and later the sums and the bits of the results."""
-        stages = 8 * self.stages * 4 * self.steps * (self.rows + 4 + self.columns)
-        return max(stages, 4 * self.rows * (self.columns + 1) + self.rows * self.columns // 8)
+    def shared(self, point: bool, channel_rows: int) -> int:
+        """Bytes of shared memory: the stages, later the sums and the bits of the results.
+
+        ``point``: images are single pixels; ``channel_rows``: numbers a channel behind these.
+        """
+        words = 4 * self.steps
+        inputs = self.rows * (words + 4) if point else words * (self.rows + 4)
+        stages = 8 * self.stages * (inputs + words * self.columns)
+        results = 4 * self.rows * (self.columns + 1) + self.rows * self.columns // 8
+        return max(stages, results) + 4 * channel_rows * self.columns
 
     def blocks(self, rows: int, filters: int, groups: int) -> int:
         return -(-rows // self.rows) * -(-filters // self.columns) * groups
 
 
-# Largest first. Several planes need twice the registers.
-TILES = (
-    Tile(4, 2, 2, 1, 2, 4),
-    Tile(2, 2, 1, 1, 2, 4),
-    Tile(1, 2, 1, 2, 4, 4),
-    Tile(1, 1, 1, 4, 8, 4),
-)
-PLANES_TILES = TILES[1:]
+class Cost(NamedTuple):
+    """What a block costs: so many run on a processor at a time, in so many microseconds."""
+
+    resident: int
+    fixed: float
+    per_step: float
 
 
-def choose(rows: int, filters: int, groups: int, planes: bool, processors: int) -> Tile:
-    """The largest tile that keeps all processors busy; the smallest where none does."""
-    tiles = PLANES_TILES if planes else TILES
-    for tile in tiles:
-        if tile.blocks(rows, filters, groups) >= processors:
-            return tile
-    return tiles[-1]
+# BEGIN COSTS
+COSTS = {
+    Tile(4, 2, 2, 1, 2, 4): Cost(2, 8.0, 0.2),
+    Tile(2, 4, 2, 1, 2, 4): Cost(2, 6.0, 0.2),
+    Tile(2, 2, 2, 1, 2, 4): Cost(3, 5.0, 0.2),
+    Tile(2, 2, 1, 1, 2, 4): Cost(6, 4.0, 0.2),
+    Tile(1, 4, 1, 1, 4, 3): Cost(4, 4.0, 0.2),
+    Tile(1, 2, 1, 2, 4, 4): Cost(4, 3.0, 0.1),
+    Tile(1, 1, 1, 4, 8, 4): Cost(2, 3.0, 0.05),
+}
+# END COSTS
+TILES = tuple(COSTS)
+# Several planes need twice the registers for sums.
+PLANES_TILES = tuple(tile for tile in TILES if tile.wm < 4)
+
+
+def choose(rows: int, filters: int, groups: int, steps: int, planes: bool, processors: int) -> Tile:
+    """The tile that takes the least time; ``steps`` of the matrix instruction make a sum."""
+
+    def time(tile: Tile) -> float:
+        cost = COSTS[tile]
+        waves = tile.blocks(rows, filters, groups) / (processors * cost.resident)
+        return max(1.0, waves) * (cost.fixed + cost.per_step * steps)
+
+    return min(PLANES_TILES if planes else TILES, key=time)

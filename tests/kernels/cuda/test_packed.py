@@ -59,7 +59,7 @@ def tile(request, monkeypatch: pytest.MonkeyPatch) -> _tiles.Tile:
     """Each way to divide the work; of several planes the ways that there are."""
     chosen = _tiles.TILES[request.param]
 
-    def choose(rows, filters, groups, planes, processors):
+    def choose(rows, filters, groups, steps, planes, processors):
         tiles = _tiles.PLANES_TILES if planes else _tiles.TILES
         return chosen if chosen in tiles else tiles[0]
 
@@ -224,6 +224,6 @@ def test_compile_for_architectures_without_a_gpu(architecture):
     for name, defines in (
         ("pool", ()),
         ("pack", (("PLANES", 2), ("THERMOMETER", 0), ("ALONG_CHANNELS", 1))),
-        ("conv", (*_conv._macros(tile), ("PAIRS", 0), ("OUT", 0))),
+        ("conv", (*_conv._macros(tile), ("PAIRS", 0), ("OUT", 0), ("POINT", 0))),
     ):
         assert _driver.compiled(_driver.source(name), defines, architecture).startswith(b"\x7fELF")
