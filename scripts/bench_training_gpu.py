@@ -236,6 +236,8 @@ def main() -> int:
         parser.error(f"no cell has {' and '.join(arguments.only)} in its name")
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.benchmark = True
+    if device.type == "cuda":
+        torch.cuda.set_stream(torch.cuda.Stream())
 
     if arguments.compile:
         for group in chosen:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, fx, nn
 
-from lowbit import kernels
 from lowbit.convert._fold import Folded, Folding
 from lowbit.convert._freeze import frozen_twin
 from lowbit.convert._glue import speed_up_floats
@@ -18,6 +18,7 @@ from lowbit.convert._report import Report, Row, stored_bytes
 from lowbit.convert._shapes import Shape, infer
 from lowbit.convert._signs import quantize_themselves
 from lowbit.convert._trace import NotTraceable, example_shapes, read_directly, trace
+from lowbit.convert._worth import for_gpu, kernel
 from lowbit.convert.int8 import NoInt8, describe, int8_twin, is_prepared, to_int8
 from lowbit.nn import QuantizedLayer
 from lowbit.nn.packed import CannotPack, PackedLayer
@@ -66,8 +67,12 @@ def convert(
                      layouts and processors, and a number close to 0 may turn its sign
     ``keep_slower``  pack layers as well that would be slower than in float
 
-    Raises ``ValueError`` for another ``to``, for a model that is not on the processor, and, with
-    "int8", for one that is not prepared or whose observers were shown no data.
+    A model on an NVIDIA GPU is packed for it and stays there: layers are kept in float that would
+    be slower on bits than in float16. Packed models move between processor and GPU with ``.to``.
+
+    Raises ``ValueError`` for another ``to``, for a model on several devices or one that packed
+    layers do not run on, and, with "int8", for one that is not on the processor, not prepared, or
+    whose observers were shown no data.
 
     >>> import torch
     >>> from lowbit.models import MLP
@@ -81,14 +86,24 @@ def convert(
     """
     if to not in ("packed", "int8"):
         raise ValueError(f"no conversion to {to!r}; known: 'packed', 'int8'")
-    for name, tensor in model.state_dict(keep_vars=True).items():
-        if isinstance(tensor, Tensor) and tensor.device.type != "cpu":
-            raise ValueError(
-                f"converted layers run on the processor, and {name} is on {tensor.device}: "
-                "convert(model.cpu())"
-            )
     if to == "packed" and is_prepared(model):
         raise ValueError("the model is prepared for int8: convert(model, to='int8')")
+    device = _device_of(model)
+    if device.type == "cuda" and to == "packed":
+        with for_gpu(True):
+            there = convert(
+                copy.deepcopy(model).cpu(),
+                fold=fold,
+                example=_on_cpu(example),
+                fast_floats=fast_floats,
+                keep_slower=keep_slower,
+            )
+        return Converted(there.model.to(device), there.report)
+    if device.type != "cpu":
+        raise ValueError(
+            "packed layers run on the processor or an NVIDIA GPU, int8 ones on the processor, and "
+            f"the model is on {device}: convert(model.cpu())"
+        )
     arguments = (example,) if isinstance(example, Tensor) else example
     before = stored_bytes(model)
     result = copy.deepcopy(model).eval()
@@ -117,6 +132,24 @@ def convert(
             result = traced
     rows = _merged(model, int8_rows, rows)
     return Converted(result, Report(rows, before, stored_bytes(result), why))
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    """Where the model lies; ``ValueError`` where it lies on several devices."""
+    found: dict[torch.device, str] = {}
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if isinstance(tensor, Tensor):
+            found.setdefault(tensor.device, name)
+    if len(found) > 1:
+        places = ", ".join(f"{name} on {device}" for device, name in found.items())
+        raise ValueError(f"the model lies on several devices: {places}; convert(model.cpu())")
+    return next(iter(found), torch.device("cpu"))
+
+
+def _on_cpu(example: Tensor | tuple[Any, ...] | None) -> Tensor | tuple[Any, ...] | None:
+    if isinstance(example, tuple):
+        return tuple(a.cpu() if isinstance(a, Tensor) else a for a in example)
+    return None if example is None else example.cpu()
 
 
 def _merged(model: nn.Module, int8_rows: list[Row], rows: list[Row]) -> list[Row]:
@@ -209,7 +242,7 @@ def _replaced(
         row.packed, row.bytes_after = True, stored_bytes(packed)
         if isinstance(packed, PackedLayer):
             g = packed.geometry
-            row.kernel, row.bits = kernels.isa(), f"{g.planes_w}x{g.planes_x}"
+            row.kernel, row.bits = kernel(), f"{g.planes_w}x{g.planes_x}"
         put(model, layer, packed)
         if layer is model:
             model = packed

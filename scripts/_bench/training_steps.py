@@ -42,15 +42,16 @@ def training_step(
 
 
 def captured(step: Step) -> Step:
-    """The whole step as a CUDA graph, replayed at each call."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            step()
-    torch.cuda.current_stream().wait_stream(stream)
+    """The whole step as a CUDA graph, replayed at each call.
+
+    It is captured on the current stream, which must not be the default one: autograd remembers
+    the stream on which a parameter was first used, and waits for it.
+    """
+    for _ in range(WARM_UP):
+        step()
+    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=torch.cuda.current_stream()):
         loss = step()
 
     def replay() -> Tensor:

@@ -96,3 +96,17 @@ def test_a_small_linear_layer_is_packed_with_its_batch_norm(monkeypatch, isa):
         assert unfolded[0].packed == (isa == "reference")
         x = torch.randn(5, 8, 8)
         torch.testing.assert_close(converted(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+def test_for_a_gpu_layers_must_beat_float16_there():
+    wide = QConv2d(256, 64, 3, **SIGN)
+    narrow = QConv2d(128, 64, 3, **SIGN)
+    with _worth.for_gpu(True):
+        assert _worth.kernel() == "cuda"
+        assert _worth.slower_than_float(wide) == ""
+        assert "1152 products an output, fewer than 2304 on cuda" in _worth.slower_than_float(
+            narrow
+        )
+        assert _worth.slower_than_float(QLinear(2048, 10, **SIGN)) == ""
+        assert "fewer than 2048 on cuda" in _worth.slower_than_float(QLinear(1024, 4096, **SIGN))
+    assert _worth.kernel() == kernels.isa()

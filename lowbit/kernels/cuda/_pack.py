@@ -12,6 +12,7 @@ from lowbit.functional.packing import words_for
 from lowbit.kernels.cuda import _driver
 
 BLOCK = 256
+WORDS = 4  # that a warp makes, as pack.cu says
 
 
 class _Pack(ctypes.Structure):
@@ -50,7 +51,9 @@ def pack(
         if thresholds.device != x.device:
             raise ValueError(f"thresholds lie on {thresholds.device}, the input on {x.device}")
         thresholds = thresholds.contiguous()
-    units = out.numel() // planes * (32 if along else 1)
+    units = out.numel() // planes
+    if along:
+        units = units // words * -(-words // WORDS) * 32
     launch = _driver.kernel(
         "pack",
         (("PLANES", planes), ("THERMOMETER", int(thermometer)), ("ALONG_CHANNELS", int(along))),

@@ -1,7 +1,7 @@
 // Coding of floats: planes of bits, 64 channels of one pixel to a word.
 //
-// Defined when compiled: PLANES, THERMOMETER, ALONG_CHANNELS: a warp makes a word, two channels a
-// lane, where channels lie beside each other; else a thread makes the words of its pixel.
+// Defined when compiled: PLANES, THERMOMETER, ALONG_CHANNELS: a warp makes WORDS words of a pixel,
+// two channels a lane for each, where channels lie beside each other; else a thread makes a word.
 
 struct Pack {
   const float* x;
@@ -14,6 +14,7 @@ struct Pack {
   int per_channel;
 };
 
+constexpr int WORDS = 4;
 constexpr int COUNT = THERMOMETER ? PLANES : (1 << PLANES) - 1;
 
 // How many thresholds x is below. A NaN is below none.
@@ -34,17 +35,18 @@ extern "C" __global__ void lowbit_pack(const Pack p) {
   const long long thread = static_cast<long long>(blockIdx.x) * blockDim.x + threadIdx.x;
   const int lane = threadIdx.x % 32, own = p.channels / p.groups;
   const long long pixels = static_cast<long long>(p.size[0]) * p.size[1] * p.size[2];
-  const long long unit = ALONG_CHANNELS ? thread / 32 : thread;
-  if (unit >= p.images * p.groups * p.words * pixels) return;
   // Units in the order of the output where a thread makes a word; else pixels outermost, so that
   // the words of a pixel are read one after the other.
+  const long long unit = ALONG_CHANNELS ? thread / 32 : thread;
+  const int chunks = ALONG_CHANNELS ? (p.words + WORDS - 1) / WORDS : p.words;
+  if (unit >= p.images * p.groups * chunks * pixels) return;
   long long n, pixel;
   int word, group;
   if (ALONG_CHANNELS) {
-    word = static_cast<int>(unit % p.words);
-    group = static_cast<int>(unit / p.words % p.groups);
-    pixel = unit / p.words / p.groups % pixels;
-    n = unit / p.words / p.groups / pixels;
+    word = static_cast<int>(unit % chunks) * WORDS;
+    group = static_cast<int>(unit / chunks % p.groups);
+    pixel = unit / chunks / p.groups % pixels;
+    n = unit / chunks / p.groups / pixels;
   } else {
     pixel = unit % pixels;
     word = static_cast<int>(unit / pixels % p.words);
@@ -58,17 +60,24 @@ extern "C" __global__ void lowbit_pack(const Pack p) {
                             x * p.strides[4];
   u64 bits[PLANES] = {};
   if (ALONG_CHANNELS) {
+    float values[2 * WORDS];
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int c = word * 64 + half * 32 + lane;
-      const int channel = group * own + c;
-      const int r = c < own ? below(p, from[channel * p.strides[1]], channel) : 0;
-#pragma unroll
-      for (int j = 0; j < PLANES; ++j)
-        bits[j] |= static_cast<u64>(__ballot_sync(0xffffffffu, c < own && bit_of(r, j)))
-                   << (32 * half);
+    for (int i = 0; i < 2 * WORDS; ++i) {
+      const int c = word * 64 + i * 32 + lane;
+      values[i] = c < own ? from[(group * own + c) * p.strides[1]] : 0.0f;
     }
-    if (lane != 0) return;
+#pragma unroll
+    for (int i = 0; i < 2 * WORDS; ++i) {
+      const int c = word * 64 + i * 32 + lane;
+      const int r = c < own ? below(p, values[i], group * own + c) : 0;
+#pragma unroll
+      for (int j = 0; j < PLANES; ++j) {
+        const u64 half = __ballot_sync(0xffffffffu, c < own && bit_of(r, j));
+        if (lane == i / 2) bits[j] |= half << (32 * (i % 2));
+      }
+    }
+    word += lane;
+    if (lane >= WORDS || word >= p.words) return;
   } else {
     const int end = min(64, own - word * 64);
 #pragma unroll 8

@@ -54,17 +54,21 @@ def _emulated_kernel(name, defines, device):
     return emulated().compile(FOLDER / f"{name}.cu", f"lowbit_{name}", dict(defines))
 
 
-@pytest.fixture(params=range(len(_tiles.TILES)))
-def tile(request, monkeypatch: pytest.MonkeyPatch) -> _tiles.Tile:
-    """Each way to divide the work; of several planes the ways that there are."""
-    chosen = _tiles.TILES[request.param]
+def with_tile(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Divide the work by one of the tiles; that of several planes by one that serves them."""
+    chosen = _tiles.TILES[number % len(_tiles.TILES)]
 
     def choose(rows, filters, groups, steps, planes, processors):
         tiles = _tiles.PLANES_TILES if planes else _tiles.TILES
         return chosen if chosen in tiles else tiles[0]
 
     monkeypatch.setattr(_tiles, "choose", choose)
-    return chosen
+
+
+@pytest.fixture(params=range(len(_tiles.TILES)))
+def tile(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way to divide the work."""
+    with_tile(monkeypatch, request.param)
 
 
 def on(device: str, *tensors: torch.Tensor | None) -> list[torch.Tensor | None]:
@@ -94,8 +98,9 @@ def run(
     return cuda.bconv(*given, out, channels_last).cpu()
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_sums_of_drawn_layers(device, tile, seed):
+@pytest.mark.parametrize("seed", range(35))
+def test_sums_of_drawn_layers(device, monkeypatch, seed):
+    with_tile(monkeypatch, seed)
     layer = drawn(seed)
     assert_same(run(device, layer, packed=seed % 2 == 0), sums(seed))
     got = run(device, layer, channels_last=True)
@@ -103,8 +108,9 @@ def test_sums_of_drawn_layers(device, tile, seed):
     assert_layout(got, True)
 
 
-@pytest.mark.parametrize("seed", range(24, 48))
-def test_drawn_steps_floats_and_bits(device, tile, seed):
+@pytest.mark.parametrize("seed", range(35, 70))
+def test_drawn_steps_floats_and_bits(device, monkeypatch, seed):
+    with_tile(monkeypatch, seed)
     layer = drawn(seed)
     steps, params, residual, y, bits = floats(seed)
     rows = params[:-1] if len(params) > 1 else None
@@ -120,8 +126,9 @@ def test_drawn_steps_floats_and_bits(device, tile, seed):
         assert both[1].is_contiguous()
 
 
-@pytest.mark.parametrize("filters", [1, 63, 64, 65, 130, 200])
-def test_bits_of_thresholds(device, tile, filters):
+@pytest.mark.parametrize("filters", [1, 63, 64, 65, 130, 200, 256])
+def test_bits_of_thresholds(device, monkeypatch, filters):
+    with_tile(monkeypatch, filters)
     g = Geometry.of(70, filters, kernel=(3, 3), before=(1, 1), after=(1, 0))
     layer = layer_of(g, (5, 9), n=3)
     v = layer.expected()

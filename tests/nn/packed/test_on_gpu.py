@@ -121,3 +121,16 @@ def test_several_planes():
     x = torch.rand(3, 64, 9, 9)
     expected = packed(x)
     torch.testing.assert_close(packed.cuda()(x.cuda()).cpu(), expected, rtol=1e-6, atol=1e-6)
+
+
+def test_a_model_on_a_gpu_is_packed_for_it():
+    torch.manual_seed(0)
+    layers = [QConv2d(64, 256, 3, padding=1, **SIGNS), QConv2d(256, 64, 3, padding=1, **SIGNS)]
+    model = nn.Sequential(*layers).eval().cuda()
+    packed, report = lowbit.convert(model)
+    assert [row.packed for row in report.rows] == [False, True]
+    assert "on cuda" in report.rows[0].why
+    assert report.rows[1].kernel == "cuda"
+    x = integers(2, 64, 8, 8).cuda()
+    with torch.no_grad():
+        assert torch.equal(packed(x), model(x))
