@@ -22,7 +22,7 @@ from lowbit import kernels
 from lowbit.cli import _options, _output
 from lowbit.cli._machine import compiler, processor_name
 from lowbit.cli._optional import PACKAGES, installed, version
-from lowbit.kernels import _library, int8
+from lowbit.kernels import _library, cuda, int8
 from lowbit.nn import QConv2d
 
 
@@ -93,7 +93,12 @@ def _trial() -> str:
 
 
 def _gpus() -> list[str]:
-    return [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    """Each GPU by its name, and whether packed networks run on it."""
+    found = []
+    for i in range(torch.cuda.device_count()):
+        able = torch.cuda.get_device_capability(i) >= cuda.CAPABILITY
+        found.append(torch.cuda.get_device_name(i) + ("" if able else ", training only"))
+    return found
 
 
 def _show(found: dict[str, Any]) -> None:
@@ -110,7 +115,7 @@ def _show(found: dict[str, Any]) -> None:
         "int8": found["int8"],
         "threads": found["threads"],
         "compiler": found["compiler"] or "none",
-        "GPU": ", ".join(found["gpu"]) or "none (training uses one; packed networks do not)",
+        "GPU": ", ".join(found["gpu"]) or "none (training and packed networks can use one)",
     }
     for title, value in lines.items():
         print(f"{title:10} {value}")

@@ -71,3 +71,10 @@ def test_the_compiler_is_that_of_an_installation(monkeypatch, tmp_path):
 @pytest.mark.parametrize("entry", _optional.PACKAGES, ids=lambda entry: entry.name)
 def test_a_version_is_there_where_the_package_is(entry):
     assert (_optional.version(entry) is not None) == _optional.installed(entry.module)
+
+
+def test_gpus_that_are_too_old_for_packed_networks_say_so(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda i: f"card {i}")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda i: [(7, 5), (9, 0)][i])
+    assert doctor.examine()["gpu"] == ["card 0, training only", "card 1"]

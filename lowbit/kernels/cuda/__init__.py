@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 
 from lowbit.kernels.cuda._conv import bconv, bconv_both
+from lowbit.kernels.cuda._driver import CAPABILITY
 from lowbit.kernels.cuda._pack import pack
 from lowbit.kernels.cuda._panel import prepare
 from lowbit.kernels.cuda._pool import max_pool_bits
@@ -22,4 +23,4 @@ def register() -> torch.library.Library:
     return library
 
 
-__all__ = ["bconv", "bconv_both", "max_pool_bits", "pack", "prepare", "register"]
+__all__ = ["CAPABILITY", "bconv", "bconv_both", "max_pool_bits", "pack", "prepare", "register"]
