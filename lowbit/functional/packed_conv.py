@@ -101,13 +101,7 @@ def prepare_words(weight: Tensor, planes: int = 1, thermometer: bool = False) ->
 
 def weight_integers(words: Tensor, geometry: Geometry) -> Tensor:
     """The weights B that words hold: (planes, o, taps, words) -> (o, c / groups, d, h, w)."""
-    geometry.check()
-    expected = (geometry.planes_w, geometry.out_channels, geometry.taps, geometry.words)
-    if words.dtype != torch.int64 or words.shape != expected:
-        raise ValueError(
-            f"the weights of this layer are {expected} words of int64; "
-            f"got {tuple(words.shape)} of {words.dtype}"
-        )
+    check_words(words, geometry)
     bits = unpack_bits(words, geometry.channels // geometry.groups)
     weight = integers_of(bits, geometry.thermometer_w).transpose(1, 2)
     return weight.reshape(*weight.shape[:2], *geometry.kernel)
@@ -299,6 +293,17 @@ def check_real(x: Tensor) -> None:
         raise ValueError(
             "an input is (n, c, ...) of float32 with up to three axes after the channels, or "
             f"packed int64; got {tuple(x.shape)} of {x.dtype}"
+        )
+
+
+def check_words(words: Tensor, geometry: Geometry) -> None:
+    """Raise ``ValueError`` where the geometry makes no layer, or these are not its weights."""
+    geometry.check()
+    expected = (geometry.planes_w, geometry.out_channels, geometry.taps, geometry.words)
+    if words.dtype != torch.int64 or words.shape != expected:
+        raise ValueError(
+            f"the weights of this layer are {expected} words of int64; "
+            f"got {tuple(words.shape)} of {words.dtype}"
         )
 
 

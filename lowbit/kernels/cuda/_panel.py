@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lowbit.functional.packed_conv import plane_weights
+from lowbit.functional.packed_conv import check_words, plane_weights
 from lowbit.functional.packed_geometry import Geometry
 from lowbit.functional.packing import popcount
 
@@ -53,13 +53,7 @@ def prepare(words: Tensor, geometry: Sequence[int], isa: str) -> Tensor:
     if len(geometry) != len(Geometry._fields):
         raise ValueError(f"a geometry has {len(Geometry._fields)} numbers; got {len(geometry)}")
     g = Geometry(*geometry)
-    g.check()
-    expected = (g.planes_w, g.out_channels, g.taps, g.words)
-    if words.dtype != torch.int64 or words.shape != expected:
-        raise ValueError(
-            f"the weights of this layer are {expected} words of int64; "
-            f"got {tuple(words.shape)} of {words.dtype}"
-        )
+    check_words(words, g)
     at = layout(g)
     header = torch.zeros(HEADER // 8, dtype=torch.int64)
     header[: 1 + len(g)] = torch.tensor([MAGIC, *g])
