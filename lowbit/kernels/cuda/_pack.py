@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from lowbit.functional.packed_conv import check_code
 from lowbit.functional.packing import words_for
 from lowbit.kernels.cuda import _driver
 
-BLOCK = 256
+BLOCK = 256  # threads: 8 warps, as pack.cu has it
 WORDS = 4  # that a warp makes, as pack.cu says
 
 
@@ -51,9 +52,12 @@ def pack(
         if thresholds.device != x.device:
             raise ValueError(f"thresholds lie on {thresholds.device}, the input on {x.device}")
         thresholds = thresholds.contiguous()
-    units = out.numel() // planes
+    pixels = math.prod(spatial)
     if along:
-        units = units // words * -(-words // WORDS) * 32
+        warps = n * groups * -(-words // WORDS) * pixels
+        blocks, shared = -(-warps // (BLOCK // 32)), 0
+    else:
+        blocks, shared = n * groups * words * -(-pixels // 32), planes * BLOCK
     launch = _driver.kernel(
         "pack",
         (("PLANES", planes), ("THERMOMETER", int(thermometer)), ("ALONG_CHANNELS", int(along))),
@@ -71,5 +75,5 @@ def pack(
         words,
         int(thresholds is not None and thresholds.ndim == 2),
     )
-    launch((-(-units // BLOCK), 1, 1), BLOCK, 0, params)
+    launch((blocks, 1, 1), BLOCK, shared, params)
     return out

@@ -65,8 +65,8 @@ COSTS = {
     Tile(1, 1, 1, 4, 8, 4): Cost(2, 5.16, 0.0694),
 }
 TILES = tuple(COSTS)
-# Several planes need twice the registers for sums.
-PLANES_TILES = tuple(tile for tile in TILES if tile.wm < 4)
+# Several planes need twice the registers for sums, which large tiles have not.
+PLANES_TILES = tuple(tile for tile in TILES if tile.wm < 4 and tile.threads <= 128)
 
 
 def choose(rows: int, filters: int, groups: int, steps: int, planes: bool, processors: int) -> Tile:
