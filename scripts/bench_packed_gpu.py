@@ -40,7 +40,7 @@ from experiments.results import write_json  # noqa: E402
 from lowbit import kernels  # noqa: E402
 from lowbit.functional.packed_conv import prepare_words  # noqa: E402
 from lowbit.kernels import AFFINE, FLOAT, Geometry  # noqa: E402
-from lowbit.kernels.cuda import _driver, _tiles  # noqa: E402
+from lowbit.kernels.cuda import _driver, _panel, _tiles  # noqa: E402
 from lowbit.models import QuickNet, ResNet18  # noqa: E402
 
 ROUNDS = 9
@@ -181,9 +181,11 @@ def linear(m: int, k: int, n: int, device: torch.device, tiles: bool) -> dict[st
         bytes_ = [weight.to(torch.int8).t() for _ in range(copies)]
         x8 = x.to(torch.int8)
         calls["int8"] = lambda i: torch._int_mm(x8, bytes_[i])
-    found = {"shape": [m, k, n], "steps": steps_of(case.geometry), "tile": chosen(case, m)} | race(
-        calls, copies
-    )
+    found = {
+        "shape": [m, k, n],
+        "steps": _panel.layout(case.geometry).steps,
+        "tile": chosen(case, m),
+    } | race(calls, copies)
     if tiles:
         found["tiles"] = each_tile(case, copies)
     return found
@@ -210,7 +212,7 @@ def conv(
     }
     rows = batch * (-(-size // stride)) ** 2
     found = {"shape": [channels, filters, size, stride], "batch": batch}
-    found |= {"steps": steps_of(g), "tile": chosen(case, rows)} | race(calls, COPIES)
+    found |= {"steps": _panel.layout(g).steps, "tile": chosen(case, rows)} | race(calls, COPIES)
     if tiles:
         found["tiles"] = each_tile(case, COPIES)
     return found
@@ -219,11 +221,7 @@ def conv(
 def chosen(case: Case, rows: int) -> list[int]:
     g = case.geometry
     processors = torch.cuda.get_device_properties(case.x.device).multi_processor_count
-    return list(_tiles.choose(rows, g.out_channels, 1, steps_of(g), False, processors))
-
-
-def steps_of(g: Geometry) -> int:
-    return -(-g.taps * g.words // 4)
+    return list(_tiles.choose(rows, g.out_channels, 1, _panel.layout(g).steps, False, processors))
 
 
 def each_tile(case: Case, copies: int) -> dict[str, float]:

@@ -154,6 +154,13 @@ class Geometry(NamedTuple):
             raise ValueError(f"a geometry has {count} numbers; got {len(numbers)} in {layer!r}")
         return cls(*numbers[:count]), numbers[count:]
 
+    @classmethod
+    def from_numbers(cls, numbers: Sequence[int]) -> Geometry:
+        """The geometry that operators take as a list of integers."""
+        if len(numbers) != len(cls._fields):
+            raise ValueError(f"a geometry has {len(cls._fields)} numbers; got {len(numbers)}")
+        return cls(*numbers)
+
     def check(self) -> None:
         """Raise ``ValueError`` where the integers make no layer."""
         if self.groups < 1 or self.channels % self.groups or self.out_channels % self.groups:

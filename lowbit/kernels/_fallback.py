@@ -69,9 +69,7 @@ def prepare(words: Tensor, geometry: Sequence[int], isa: str) -> Tensor:
     if (isa or os.environ.get("LOWBIT_ISA", "")) not in ("", NAME):
         wanted = isa or os.environ["LOWBIT_ISA"]
         raise ValueError(f"no instruction set named {wanted!r} here; there is: {NAME}")
-    if len(geometry) != len(Geometry._fields):
-        raise ValueError(f"a geometry has {len(Geometry._fields)} numbers; got {len(geometry)}")
-    shape = Geometry(*geometry)
+    shape = Geometry.from_numbers(geometry)
     specification.weight_integers(words, shape)  # refuses words of another layer
     numbers = torch.tensor(list(geometry), dtype=torch.int64)
     header = torch.tensor(list(HEADER), dtype=torch.uint8)

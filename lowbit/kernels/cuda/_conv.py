@@ -154,7 +154,7 @@ def _convolve(
     channels_last: bool,
 ) -> tuple[Tensor | None, Tensor | None]:
     g, steps = _parsed(layer)
-    for name, t in (("params", params), ("thresholds", thresholds), ("residual", residual)):
+    for name, t in (("params", params), ("residual", residual)):
         if t is not None and t.device != x.device:
             raise ValueError(f"{name} lie on {t.device}, the input on {x.device}")
     if x.dtype != torch.int64:
@@ -248,8 +248,10 @@ def _processors(device: torch.device) -> int:
 
 
 def _strides(y: Tensor) -> tuple[int, int, int]:
-    """Of image, channel and pixel."""
-    return y.stride(0), y.stride(1), y.stride(-1) if y.ndim > 2 else 0
+    """Of image, channel and pixel of a dense y; an axis of one element may claim any stride."""
+    channels, pixels = y.shape[1], math.prod(y.shape[2:])
+    within = (pixels, 1) if y.is_contiguous() else (1, channels)
+    return channels * pixels, *within
 
 
 def _is_dense(y: Tensor) -> bool:

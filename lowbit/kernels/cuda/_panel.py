@@ -50,9 +50,7 @@ def prepare(words: Tensor, geometry: Sequence[int], isa: str) -> Tensor:
     """``lowbit::prepare`` for the GPU on which ``words`` lie; ``isa`` is "" or "cuda"."""
     if isa not in ("", "cuda"):
         raise ValueError(f"words on a GPU are prepared for 'cuda'; got the isa {isa!r}")
-    if len(geometry) != len(Geometry._fields):
-        raise ValueError(f"a geometry has {len(Geometry._fields)} numbers; got {len(geometry)}")
-    g = Geometry(*geometry)
+    g = Geometry.from_numbers(geometry)
     check_words(words, g)
     at = layout(g)
     header = torch.zeros(HEADER // 8, dtype=torch.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 
@@ -69,6 +70,7 @@ TILES = tuple(COSTS)
 PLANES_TILES = tuple(tile for tile in TILES if tile.wm < 4 and tile.threads <= 128)
 
 
+@functools.lru_cache(4096)
 def choose(rows: int, filters: int, groups: int, steps: int, planes: bool, processors: int) -> Tile:
     """The tile that takes the least time; ``steps`` of the matrix instruction make a sum."""
 

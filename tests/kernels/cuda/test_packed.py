@@ -155,6 +155,17 @@ def test_linear_layers_from_one_row_to_many(device, tile, m, k, n):
     assert_same(run(device, layer), layer.expected())
 
 
+def test_a_residual_whose_axis_of_one_element_has_any_stride(device):
+    g = Geometry.of(64, 70, kernel=(3, 1), before=(1, 0), after=(1, 0))
+    layer = layer_of(g, (6, 1))
+    residual = torch.randn(2, 70, 1, 6).transpose(2, 3)
+    assert residual.is_contiguous()
+    assert residual.stride(-1) != 1
+    steps = [spec.RESIDUAL]
+    expected = layer.expected(spec.FLOAT, None, residual, steps)
+    assert_same(run(device, layer, spec.FLOAT, None, residual, steps), expected)
+
+
 def test_no_images_give_no_outputs(device):
     layer = layer_of(Geometry.of(64, 70, kernel=(3,)), (9,), n=1)
     layer = layer._replace(x=layer.x[:0])
