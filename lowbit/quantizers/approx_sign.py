@@ -16,36 +16,60 @@ class ApproxSign(SignQuantizer):
     Arguments: ``unit_deviation``: in training, divide x by sqrt(variance + 1e-5) of its sample
     first, as ReCU does with its inputs (default: False). The value does not change, the slope is
     that of the quotient z divided by the deviation, and the gradient goes through the deviation
-    too. ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
+    too. ``standardise``: subtract the mean of the sample as well, as SiMaN does, so that the value
+    is the sign of x - mean, in evaluation too (default: False; the gradient goes through both).
+    ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
 
-    Source: Bi-Real Net, Liu et al. 2018, eq. 7; ``unit_deviation``: ``binarized_modules.py`` of
-    ReCU, Xu et al. 2021.
+    Source: Bi-Real Net, Liu et al. 2018, eq. 7; ``binarized_modules.py`` of ReCU, Xu et al. 2021,
+    and of SiMaN, Lin et al. 2022.
     """
 
-    def __init__(self, unit_deviation: bool = False, sign_zero: str = "plus") -> None:
+    def __init__(
+        self, unit_deviation: bool = False, standardise: bool = False, sign_zero: str = "plus"
+    ) -> None:
         super().__init__(sign_zero)
+        if unit_deviation and standardise:
+            raise ValueError(
+                "approx_sign divides by the deviation with standardise=True by itself; give that "
+                "or unit_deviation=True, not both"
+            )
         self.unit_deviation = unit_deviation
+        self.standardise = standardise
 
     @property
     def is_local(self) -> bool:
-        return not self.unit_deviation
+        return not (self.unit_deviation or self.standardise)
 
-    def _inverse_deviation(self, x: Tensor) -> Tensor:
-        return standardise(x, sample_axes(x, self.axis), added_variance=1e-5)[1]
+    @property
+    def value_is_sign(self) -> bool:  # type: ignore[override]
+        return super().value_is_sign and not self.standardise
+
+    def _scaled(self, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """z and 1 / deviation, where the slope is that of z; None where it is that of x."""
+        if self.is_local or not (self.standardise or self.training):
+            return None
+        y = wide(x)
+        z, inverse = standardise(y, sample_axes(y, self.axis), added_variance=1e-5)
+        return (z if self.standardise else y * inverse), inverse
 
     def forward(self, x: Tensor) -> Tensor:
-        if not (self.unit_deviation and self.training):
+        scaled = self._scaled(x)
+        if scaled is None:
             return super().forward(x)
-        y = wide(x)
-        z = y * self._inverse_deviation(y)
-        return straight_through(self.signs(y), z * _parabola(z).detach()).to(x.dtype)
+        z, _ = scaled
+        value = self.signs(z if self.standardise else wide(x))
+        return straight_through(value, z * _parabola(z).detach()).to(x.dtype)
+
+    def value(self, x: Tensor) -> Tensor:
+        scaled = self._scaled(x) if self.standardise else None
+        return super().value(x if scaled is None else scaled[0]).to(x.dtype)
 
     def slope(self, x: Tensor) -> Tensor:
-        if not (self.unit_deviation and self.training):
+        scaled = self._scaled(x)
+        if scaled is None:
             return _parabola(x)
-        y = wide(x)
-        inverse = self._inverse_deviation(y)
-        return (_parabola(y * inverse) * inverse).to(x.dtype)
+        z, inverse = scaled
+        return (_parabola(z) * inverse).to(x.dtype)
 
 
 def _parabola(x: Tensor) -> Tensor:

@@ -63,7 +63,10 @@ def test_the_plot_in_letters_is_the_function():
 @pytest.mark.parametrize("name", quantizers.names())
 def test_a_curve_is_that_of_a_quantizer(name):
     drawn = _curves.curves(name)
-    assert drawn.random or bool((drawn.value.diff() >= 0).all())
+    steps = drawn.value.diff()
+    if name == "siman":  # of the magnitude: it falls on the way to 0
+        steps = steps * drawn.x[1:].sign()
+    assert drawn.random or bool((steps >= 0).all())
 
 
 def test_curves_leave_the_random_numbers_alone():

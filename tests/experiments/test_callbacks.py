@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ import lowbit
 from experiments.callbacks.cancelled_gradients import CancelledGradients
 from experiments.callbacks.channels_last import ChannelsLast
 from experiments.callbacks.flip_ratio import FlipRatio, level_codes
+from experiments.callbacks.magnitude_clip import MagnitudeClip
 from experiments.callbacks.normalisation_floor import NormalisationFloor
 from experiments.callbacks.quantizer_schedule import QuantizerSchedule
 from experiments.callbacks.weight_clip import WeightClip
@@ -57,6 +59,27 @@ def test_a_network_without_latent_weights_and_scales_is_left_as_it_is():
 def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(ValueError, match="limit of WeightClip"):
         WeightClip(limit)
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 3])
+def test_magnitudes_of_centred_weights_lie_between_their_percentiles(epoch):
+    module = Module(QConv2d(3, 4, 3, weight_quantization="siman"), nn.Linear(4, 4))
+    before = [p.detach().numpy().copy() for p in module.parameters()]
+    callback = MagnitudeClip(20.0)
+    callback.on_train_batch_end(SimpleNamespace(current_epoch=epoch, max_epochs=4), module)
+    v = before[0] - before[0].mean((1, 2, 3), keepdims=True)
+    low, high = np.percentile(np.abs(v), [20 * (1 - epoch / 4), 100 - 20 * (1 - epoch / 4)])
+    expected = np.sign(v) * np.abs(v).clip(low, high)
+    np.testing.assert_allclose(module.model[0].weight.detach(), expected, rtol=1e-5, atol=1e-7)
+    assert (np.abs(v) < low).any()
+    assert (np.abs(v) > high).any()
+    np.testing.assert_array_equal(module.model[1].weight.detach(), before[-2])
+
+
+@pytest.mark.parametrize("percent", [-1.0, 50.0])
+def test_a_percentile_that_is_none_is_refused(percent):
+    with pytest.raises(ValueError, match="percent of MagnitudeClip"):
+        MagnitudeClip(percent)
 
 
 def test_scales_of_batch_normalisation_stay_above_the_floor():

@@ -179,7 +179,7 @@ def test_layers_of_several_bits(name, bits, binary):
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-5)
 
 
-OF_WEIGHTS = ("rbnn_rotate",)
+OF_WEIGHTS = ("rbnn_rotate", "siman")
 
 
 @pytest.mark.parametrize("name", [n for n in quantizers.names() if quantizers.get(n).deterministic])

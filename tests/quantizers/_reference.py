@@ -125,6 +125,16 @@ def recu(w: Array, g: Array, tau: float) -> tuple[Array, Array]:
     return s(np.clip(z, -q, q)), factor * standardised(w, g * inside, eps=1e-5)[1]
 
 
+def siman(w: Array, g: Array) -> tuple[Array, Array]:
+    """+1 for the larger half of |z| of each filter; the gradient is that of |z|."""
+    z, _ = standardised(w, g, eps=1e-5)
+    flat = np.abs(z).reshape(len(w), -1)
+    value = -np.ones_like(flat)
+    for row, sizes in zip(value, flat, strict=True):
+        row[np.argsort(-sizes, kind="stable")[: len(sizes) // 2]] = 1
+    return value.reshape(w.shape), standardised(w, g * np.sign(z), eps=1e-5)[1]
+
+
 def adabin_weight(w: Array, g: Array, slope: object) -> tuple[Array, Array]:
     """alpha s((w - beta) / alpha) + beta, differentiated through alpha and beta too."""
     n = w[0].size

@@ -32,6 +32,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "apot", "bits": 3, "signed": False},
     {"name": "apot", "bits": 3, "additive": False},
     {"name": "approx_sign", "unit_deviation": True},
+    {"name": "approx_sign", "standardise": True},
     {"name": "dorefa_input", "bits": 1},
     {"name": "dorefa_weight", "bits": 3},
     {"name": "dorefa_weight", "bits": 3, "grad": "stopmax"},
@@ -98,7 +99,7 @@ def starts_from_data(spec: Any) -> bool:
 
 def by_sample(spec: Any) -> bool:
     quantizer = get(spec)
-    return getattr(quantizer, "standardise", False) and quantizer.activation
+    return getattr(quantizer, "standardise", False) and getattr(quantizer, "activation", True)
 
 
 by_name = pytest.mark.parametrize("name", SHIPPED)

@@ -282,6 +282,13 @@ class TestBinaryWeights:
         assert np.any(expected[1]), "nothing inside the clamp"
         check(quantizer_of("recu", progress), w, expected, g)
 
+    def test_siman(self, shape: tuple[int, ...]) -> None:
+        w = weights(shape=shape)
+        g = upstream(w)
+        expected = ref.siman(w, g)
+        assert np.all(expected[0].reshape(4, -1).sum(1) == 0), "half of each filter"
+        check(quantizer_of("siman"), w, expected, g)
+
     def test_bitnet_binary(self, shape: tuple[int, ...]) -> None:
         w = weights(shape=shape)
         g = upstream(w)
@@ -376,6 +383,31 @@ def test_approx_sign_with_unit_deviation_trains_on_x_over_the_deviation_of_its_s
     check(quantizer.eval(), x, (ref.s(x), g * ref.approx_slope(x)), g)
 
 
+@pytest.mark.parametrize(("shape", "axis"), SAMPLES)
+def test_approx_sign_may_standardise(shape: tuple[int, ...], axis: int) -> None:
+    x = 3 * np.random.default_rng(4).standard_normal(shape) + 0.4
+    g = upstream(x)
+    quantizer = get({"name": "approx_sign", "standardise": True})
+    quantizer.bind(shape[axis], axis)
+    z, _ = ref.standardised(x, g, eps=1e-5)
+    dx = ref.standardised(x, g * ref.approx_slope(z), eps=1e-5)[1]
+    for mode in (True, False):
+        check(quantizer.train(mode), x, (ref.s(x - ref.row_mean(x)), dx), g)
+
+
+def test_approx_sign_scales_its_inputs_in_one_way() -> None:
+    with pytest.raises(ValueError, match="not both"):
+        get({"name": "approx_sign", "standardise": True, "unit_deviation": True})
+
+
+def test_siman_of_an_odd_number_and_of_equal_magnitudes() -> None:
+    """Mean 0: the two largest of five are +1; of four equal magnitudes, the first two."""
+    w = torch.tensor([[3.0, -1.0, 0.5, -2.0, -0.5]])
+    assert quantizer_of("siman")(w.double()).tolist() == [[1.0, -1.0, -1.0, 1.0, -1.0]]
+    w = torch.tensor([[1.0, -1.0, -1.0, 1.0]])
+    assert quantizer_of("siman")(w.double()).tolist() == [[1.0, 1.0, -1.0, -1.0]]
+
+
 @pytest.mark.parametrize("activation", [True, False], ids=["inputs", "weights"])
 @pytest.mark.parametrize(("shape", "axis"), SAMPLES)
 @pytest.mark.parametrize("progress", [0.0, 0.5, 1.0])
@@ -399,6 +431,7 @@ def test_rbnn_poly_may_standardise(
     "spec",
     [
         {"name": "approx_sign", "unit_deviation": True},
+        {"name": "approx_sign", "standardise": True},
         {"name": "rbnn_poly", "activation": True, "standardise": True},
     ],
     ids=lambda spec: spec["name"],

@@ -38,6 +38,7 @@ EXPECTED = [
     "bireal_weight",
     "libra",
     "recu",
+    "siman",
     "adabin_weight",
     "adabin_input",
     "bitnet_binary",

@@ -48,6 +48,7 @@ NOT_PACKED = {
                 "magnitude_aware_sign",
                 "rbnn_rotate",
                 "recu",
+                "siman",
                 "ttq",
                 "twn",
                 "xnor",
