@@ -3,6 +3,7 @@
 from lowbit.models.binary_alexnet import BinaryAlexNet
 from lowbit.models.binary_densenet import BinaryDenseNet
 from lowbit.models.binarynet import BinaryNet
+from lowbit.models.bottleneck_resnet import BottleneckResNet
 from lowbit.models.cnv import CNV
 from lowbit.models.conv_net_1d import ConvNet1d
 from lowbit.models.dorefa_alexnet import DoReFaAlexNet
@@ -29,6 +30,7 @@ __all__ = [
     "BinaryAlexNet",
     "BinaryDenseNet",
     "BinaryNet",
+    "BottleneckResNet",
     "ConvNet1d",
     "DoReFaAlexNet",
     "FinnMLP",

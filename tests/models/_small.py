@@ -6,6 +6,7 @@ from lowbit.models import (
     BinaryAlexNet,
     BinaryDenseNet,
     BinaryNet,
+    BottleneckResNet,
     DoReFaAlexNet,
     FinnMLP,
     LeNet,
@@ -125,6 +126,10 @@ FAMILIES = {
     "lenet_twn": (
         lambda **q: LeNet(2, 5, 16, (4, 6), 10, order="conv_bn_pool", **q),
         (2, 16, 16),
+    ),
+    "bottlenecks": (
+        lambda **q: BottleneckResNet(3, 5, width=4, strided="conv1", **q),
+        LARGER,
     ),
     "mobilenet_v1": (lambda **q: MobileNetV1(3, 5, multiplier=0.125, activation=None, **q), LARGER),
     "mobilenet_v2": (lambda **q: MobileNetV2(3, 5, multiplier=0.1, activation=None, **q), LARGER),

@@ -20,6 +20,7 @@ from lowbit.models import (
     BinaryAlexNet,
     BinaryDenseNet,
     BinaryNet,
+    BottleneckResNet,
     DoReFaAlexNet,
     FinnMLP,
     LeNet,
@@ -321,6 +322,19 @@ def test_mobilenet_v2_is_as_large_as_torchvisions():
     ours = imagenet(MobileNetV2)
     assert ours.numbers == published["num_params"] == 3_504_872
     assert round(ours.real_macs / 1e9, 3) == published["_ops"]
+
+
+@pytest.mark.parametrize("depth", [50, 101, 152])
+def test_bottleneck_networks_are_as_large_as_torchvisions(depth):
+    models = pytest.importorskip("torchvision.models")
+    published = models.get_model_weights(f"resnet{depth}").IMAGENET1K_V1.meta
+    ours = imagenet(BottleneckResNet, depth=depth)
+    assert ours.numbers == published["num_params"]
+    assert round(ours.real_macs / 1e9, 3) == published["_ops"]
+
+
+def test_resnet50_of_he_et_al_has_fewer_multiply_adds():
+    assert round(imagenet(BottleneckResNet, strided="conv1").real_macs / 1e9, 2) == 3.86
 
 
 def test_counting_sees_a_batch_norm_without_parameters():
