@@ -43,7 +43,9 @@ class Batches(Epochs):
         order, generator = self.order(epoch)
         draws = None
         if self.augment is not None:
-            draws = self.augment.draw(len(order), generator).to(self.images.device)
+            draws = self.augment.draw(len(order), generator)
+            seen, n = self.indices[order], len(self.images)
+            draws = self.augment.alternate(draws, seen, n, self.seed, epoch).to(self.images.device)
         chosen = self.indices[order].to(self.images.device)
         for step in range(start, len(self)):
             part = self.shares.part(step)

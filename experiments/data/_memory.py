@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from experiments.data._augment import CropFlip
+from experiments.data._augment import AUGMENTATIONS, CropFlip
 from experiments.data._batches import Batches
 from experiments.data._module import DataModule
 from experiments.data._normalise import Normalise
@@ -19,7 +19,9 @@ class InMemory(DataModule):
     """Images as uint8 tensors; see ``DataModule`` for the options.
 
     A subclass writes ``load``. Its ``crop_padding`` and ``flip`` say what ``augment`` does, and
-    its ``max_value`` is the pixel value of full brightness.
+    its ``max_value`` is the pixel value of full brightness. ``augment`` may also be a name of
+    ``AUGMENTATIONS``: ``airbench`` shifts by up to 2 pixels, borders mirrored, and mirrors half of
+    the images in the first epoch and all of them anew in each further one.
 
     center        None; ``train``: the mean image of the training images is subtracted, pixel by
                   pixel; ``per_split``: that of each split's own images, the test set's too, as
@@ -30,6 +32,7 @@ class InMemory(DataModule):
                   False keeps them in the host's memory
     """
 
+    augmentations: ClassVar[tuple[str, ...]] = tuple(AUGMENTATIONS)
     crop_padding: ClassVar[int] = 0
     flip: ClassVar[bool] = False
     max_value: ClassVar[int] = 255
@@ -93,10 +96,15 @@ class InMemory(DataModule):
             indices=self.train_indices,
             shares=self.shares(len(self.train_indices), training=True),
             normalise=self._normalise(self._train, self.train_indices),
-            augment=CropFlip(self.crop_padding, self.flip) if self.augment else None,
+            augment=self._augmentation(),
             seed=self.seed,
             shuffle=self.shuffle,
         )
+
+    def _augmentation(self) -> CropFlip | None:
+        if isinstance(self.augment, str):
+            return AUGMENTATIONS[self.augment]
+        return CropFlip(self.crop_padding, self.flip) if self.augment else None
 
     def val_dataloader(self) -> Batches | list[Batches]:
         if self.val_size == 0:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch.distributed as dist
@@ -22,7 +22,8 @@ class DataModule(pl.LightningDataModule):
     split_seed    which ones these are
     seed          of the order and the augmentation: epoch e has the same batches in every run
                   of this seed, resumed or not
-    augment       whether training images are augmented as the class says
+    augment       whether training images are augmented as the class says, or one of its
+                  ``augmentations`` by name
     normalise     ``standard`` (mean 0, variance 1 over the training set), ``signed`` (into
                   [-1, 1]) or ``unit`` (into [0, 1])
     limit         train on so many images only, a fair sample; None: on all
@@ -31,6 +32,7 @@ class DataModule(pl.LightningDataModule):
     Facts, known before the files are read: ``num_classes``, ``in_channels``, ``image_size``.
     """
 
+    augmentations: ClassVar[tuple[str, ...]] = ()
     num_classes: int
     in_channels: int
     image_size: int
@@ -44,7 +46,7 @@ class DataModule(pl.LightningDataModule):
         val_size: int,
         split_seed: int = 0,
         seed: int = 0,
-        augment: bool = True,
+        augment: bool | str = True,
         normalise: str = "standard",
         limit: int | None = None,
         drop_last: bool = True,
@@ -60,6 +62,9 @@ class DataModule(pl.LightningDataModule):
         ):
             if value is not None and value < least:
                 raise ValueError(f"{option} of {name} must be at least {least}; got {value}")
+        if isinstance(augment, str) and augment not in self.augmentations:
+            names = "".join(f" or {known}" for known in self.augmentations)
+            raise ValueError(f"augment of {name} is true or false{names}; got {augment!r}")
         if normalise not in MODES:
             raise ValueError(
                 f"normalise of {name} takes one of {', '.join(MODES)}; got {normalise!r}"

@@ -1,5 +1,6 @@
 """Architectures, one per file; without quantizers they are plain networks of torch layers."""
 
+from lowbit.models.airbench import Airbench
 from lowbit.models.binary_alexnet import BinaryAlexNet
 from lowbit.models.binary_densenet import BinaryDenseNet
 from lowbit.models.binarynet import BinaryNet
@@ -27,6 +28,7 @@ __all__ = [
     "CNV",
     "MLP",
     "NIN",
+    "Airbench",
     "BinaryAlexNet",
     "BinaryDenseNet",
     "BinaryNet",

@@ -15,6 +15,7 @@ from lowbit.quantizers import Spec
 ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
     "identity": lambda channels: nn.Identity(),
     "relu": lambda channels: nn.ReLU(),
+    "gelu": lambda channels: nn.GELU(),
     "relu6": lambda channels: nn.ReLU6(),
     "hardtanh": lambda channels: nn.Hardtanh(),
     "prelu": lambda channels: nn.PReLU(channels),

@@ -3,6 +3,7 @@
 from lowbit.models import (
     CNV,
     NIN,
+    Airbench,
     BinaryAlexNet,
     BinaryDenseNet,
     BinaryNet,
@@ -127,6 +128,7 @@ FAMILIES = {
         lambda **q: LeNet(2, 5, 16, (4, 6), 10, order="conv_bn_pool", **q),
         (2, 16, 16),
     ),
+    "airbench": (lambda **q: Airbench(3, 5, channels=(24, 32, 32), **q), IMAGE),
     "bottlenecks": (
         lambda **q: BottleneckResNet(3, 5, width=4, strided="conv1", **q),
         LARGER,

@@ -9,6 +9,7 @@ import lowbit
 from lowbit.models import (
     CNV,
     NIN,
+    Airbench,
     BinaryAlexNet,
     BinaryNet,
     BottleneckResNet,
@@ -249,6 +250,52 @@ def test_twns_lenet_is_quantized_throughout_with_its_nonlinearity_before_the_poo
     assert all(m.weight_quantization is not None and m.bias is not None for m in layers)
 
 
+# Airbench
+
+
+def plain_airbench(model, x):
+    """airbench94's forward pass, operation by operation."""
+    x = F.gelu(F.conv2d(x, model.whiten.weight, model.whiten.bias))
+    for group in model.groups:
+        x = F.max_pool2d(F.conv2d(x, group.conv1.weight, padding=1), 2)
+        x = F.gelu(group.bn1(x))
+        x = F.gelu(group.bn2(F.conv2d(x, group.conv2.weight, padding=1)))
+    return F.max_pool2d(x, 3).flatten(1) @ model.fc.weight.T
+
+
+def test_airbench_without_quantizers_and_shortcuts_is_airbench94():
+    model = shaken(Airbench(activation="gelu", shortcut=False))
+    x = images(3, 32)
+    torch.testing.assert_close(model(x), plain_airbench(model, x))
+
+
+def test_a_group_of_airbench_adds_what_goes_around_each_convolution():
+    model = shaken(Airbench(channels=(26, 26, 26), **SIGN))
+    group = model.groups[0]
+    x = torch.randn(2, 24, 7, 7)
+    signs = lambda t: torch.where(t >= 0, 1.0, -1.0)  # noqa: E731
+    conv = lambda t, w: F.conv2d(F.pad(signs(t), [1] * 4, value=-1.0), signs(w))  # noqa: E731
+    around = F.pad(F.avg_pool2d(x, 2), (0, 0, 0, 0, 1, 1))
+    y = group.bn1(F.max_pool2d(conv(x, group.conv1.weight), 2)) + around
+    z = group.bn2(conv(y, group.conv2.weight)) + y
+    torch.testing.assert_close(group(x), z)
+
+
+def test_the_whitening_of_airbench_makes_patches_white():
+    torch.manual_seed(0)
+    mixed = torch.randn(50, 3, 8, 8).cumsum(-1) * torch.tensor([1.0, 2.0, 0.1])[:, None, None]
+    model = Airbench()
+    model.fit_whitening(mixed)
+    nn.init.zeros_(model.whiten.bias)
+    y = model.whiten(mixed).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(y[:12], -y[12:])
+    moments = y[:12] @ y[:12].T / y.shape[1]
+    assert (moments - moments.diagonal().diag()).abs().max() < 1e-3
+    assert moments.diagonal().max() < 1 + 1e-3
+    assert moments.diagonal().max() > 0.99
+    assert not model.whiten.weight.requires_grad
+
+
 # MobileNets
 
 
@@ -328,6 +375,7 @@ def test_networks_of_8_bits_go_to_int8_layer_by_layer(make, within):
         (lambda: RealToBinaryNet(scale="none"), "scale is one of input, learned"),
         (lambda: MobileNetV1(multiplier=0.01), "multiplier=0.01 leaves no channel of 32"),
         (lambda: MobileNetV2(multiplier=0), "multiplier must be above 0; got 0"),
+        (lambda: Airbench(channels=(8, 16)), "do not shrink; got 24 to 8"),
         (lambda: BottleneckResNet(depth=34), "depth is one of 50, 101, 152; got 34"),
         (lambda: BottleneckResNet(strided="conv3"), "strided is one of conv1, conv2"),
     ],

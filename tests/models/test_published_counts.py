@@ -17,6 +17,7 @@ from lowbit.models import (
     CNV,
     MLP,
     NIN,
+    Airbench,
     BinaryAlexNet,
     BinaryDenseNet,
     BinaryNet,
@@ -335,6 +336,22 @@ def test_bottleneck_networks_are_as_large_as_torchvisions(depth):
 
 def test_resnet50_of_he_et_al_has_fewer_multiply_adds():
     assert round(imagenet(BottleneckResNet, strided="conv1").real_macs / 1e9, 2) == 3.86
+
+
+def test_airbench_has_the_counts_of_its_repository():
+    """Weights and biases of airbench94: 24 x 12 + 24, 3 x 3 convolutions, shifts, 256 x 10."""
+    found = counted(Airbench, (3, 32, 32))
+    pairs = ((24, 64), (64, 64), (64, 256), (256, 256), (256, 256), (256, 256))
+    convolutions = sum(9 * a * b for a, b in pairs)
+    shifts = 2 * (64 + 256 + 256)
+    model = Airbench()
+    trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert trained == 24 + convolutions + shifts + 2560
+    assert round(convolutions / 1e6, 2) == 1.97
+    places = (31**2, 15**2, 15**2, 7**2, 7**2, 3**2)
+    macs = sum(9 * a * b * n for (a, b), n in zip(pairs, places, strict=True))
+    assert found.real_macs == macs + 288 * 31**2 + 2560
+    assert round(found.real_macs / 1e6) == 118
 
 
 def test_counting_sees_a_batch_norm_without_parameters():

@@ -1,0 +1,42 @@
+"""A first convolution that is computed of training images before the first step."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+
+
+class FitWhitening(pl.Callback):
+    """Calls ``fit_whitening(images)`` of the model, on training images that are not augmented.
+
+    images        how many
+    bias_epochs   after so many epochs the bias of ``model.whiten`` is frozen; None: never
+
+    A run that is resumed has the weights of its checkpoint.
+
+    Source: ``airbench94.py`` of KellerJordan/cifar10-airbench.
+    """
+
+    def __init__(self, images: int = 5000, bias_epochs: int | None = 3) -> None:
+        if images < 1:
+            raise ValueError(f"images of FitWhitening is at least 1; got {images}")
+        self.images = images
+        self.bias_epochs = bias_epochs
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        model = pl_module.model
+        if not hasattr(model, "fit_whitening"):
+            raise ValueError(
+                f"callbacks.fit_whitening: {type(model).__name__} has no fit_whitening(images); "
+                "take model=airbench, or callbacks without it"
+            )
+        # Before a checkpoint is read, which has its own.
+        batches = trainer.datamodule.calibration_dataloader(self.images)  # type: ignore[attr-defined]
+        images = torch.cat([x for x, _ in batches])
+        model.fit_whitening(images.to(model.whiten.weight.device))
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.bias_epochs is not None and trainer.current_epoch >= self.bias_epochs:
+            pl_module.model.whiten.bias.requires_grad_(False)
