@@ -18,7 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.pooling import _AvgPoolNd, _MaxPoolNd
 
-from lowbit.nn import ChannelScale, DPReLU, LearnedScale, Maxout, QActivation, RPReLU
+from lowbit.nn import ChannelMix, ChannelScale, DPReLU, LearnedScale, Maxout, QActivation, RPReLU
 
 Shape: TypeAlias = tuple[Hashable, ...] | None
 
@@ -39,6 +39,7 @@ POINTWISE = (
     nn.Tanh,
     nn.GELU,
     nn.SiLU,
+    ChannelMix,
     ChannelScale,
     DPReLU,
     LearnedScale,

@@ -4,6 +4,7 @@ from lowbit.models.airbench import Airbench
 from lowbit.models.binary_alexnet import BinaryAlexNet
 from lowbit.models.binary_densenet import BinaryDenseNet
 from lowbit.models.binarynet import BinaryNet
+from lowbit.models.bnext import BNext
 from lowbit.models.bottleneck_resnet import BottleneckResNet
 from lowbit.models.cnv import CNV
 from lowbit.models.conv_net_1d import ConvNet1d
@@ -29,6 +30,7 @@ __all__ = [
     "MLP",
     "NIN",
     "Airbench",
+    "BNext",
     "BinaryAlexNet",
     "BinaryDenseNet",
     "BinaryNet",

@@ -2,6 +2,7 @@
 
 from lowbit.nn._layer import QuantizedLayer, latent_layers
 from lowbit.nn.activation import QActivation
+from lowbit.nn.channel_mix import ChannelMix
 from lowbit.nn.channel_scale import ChannelScale
 from lowbit.nn.conv import QConv1d, QConv2d, QConv3d
 from lowbit.nn.conv_transpose import QConvTranspose1d, QConvTranspose2d, QConvTranspose3d
@@ -14,6 +15,7 @@ from lowbit.nn.rprelu import RPReLU
 from lowbit.nn.stubs import DeQuantStub, QuantStub
 
 __all__ = [
+    "ChannelMix",
     "ChannelScale",
     "DPReLU",
     "DeQuantStub",

@@ -11,7 +11,7 @@ class ChannelScale(nn.Module):
 
     y[n, c, ...] = s[n, c] x[n, c, ...], with s = sigmoid(W2 relu(W1 mean(a))), where ``mean``
     is over all axes of a after the first two, W1 is (C_in / reduction, C_in) and W2 is
-    (C_out, C_in / reduction); no biases.
+    (C_out, C_in / reduction); with ``bias``, as in BNext, W1 and W2 have biases.
 
     Called as ``scale(x, a)``: x (N, C_out, ...) is the output, a (N, C_in, ...) the input that
     the layer quantized; the rest of their shapes may differ, as after a stride.
@@ -24,7 +24,9 @@ class ChannelScale(nn.Module):
     torch.Size([2, 32, 4, 4])
     """
 
-    def __init__(self, in_channels: int, out_channels: int, reduction: int = 8) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, reduction: int = 8, bias: bool = False
+    ) -> None:
         super().__init__()
         if not 1 <= reduction <= in_channels:
             raise ValueError(
@@ -32,8 +34,8 @@ class ChannelScale(nn.Module):
                 f"got reduction={reduction}"
             )
         self.reduction = reduction
-        self.reduce = nn.Linear(in_channels, in_channels // reduction, bias=False)
-        self.expand = nn.Linear(in_channels // reduction, out_channels, bias=False)
+        self.reduce = nn.Linear(in_channels, in_channels // reduction, bias=bias)
+        self.expand = nn.Linear(in_channels // reduction, out_channels, bias=bias)
         for layer in (self.reduce, self.expand):
             nn.init.kaiming_normal_(layer.weight)
 

@@ -10,31 +10,41 @@ from lowbit.quantizers._registry import register
 class ProgressiveSign(SignBased):
     """A ramp that steepens into a sign as training goes; the sign itself in evaluation.
 
-    value  in training hardtanh(x / max(1 - T, eps)) with T = progress;
+    value  in training hardtanh(x / max(t, eps)), where t = 1 - T, or final^T, with T = progress;
            in evaluation +1 if x >= 0 else -1
     slope  1 everywhere, or 1 if |x| <= clip else 0
 
     In training more than two values come out: ``bits`` and ``levels`` say what evaluation
     gives, and ``value_is_sign`` is true in evaluation only.
 
-    Arguments: ``eps``, the width of the ramp at the end; ``clip``, where the slope ends (``None``:
-    nowhere); ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0), in evaluation.
+    Arguments: ``eps``, the least width of the ramp; ``clip``, where the slope ends (``None``:
+    nowhere); ``final``, to which a width shrinks that loses the same share in every epoch (BNext: a
+    tenth, so 0.9^epochs, with ``eps`` 1e-7; ``None``: it shrinks by the same length);
+    ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0), in evaluation.
 
-    Source: the HardSign of BNext, Guo et al. 2022, which divides by a temperature and clamps.
+    Source: the weights of BNext, Guo et al. 2022, whose ramp is there in evaluation as well, until
+    it is narrower than 1e-7.
     """
 
     levels = (-1.0, 1.0)
     temperature: Tensor
 
     def __init__(
-        self, eps: float = 1e-3, clip: float | None = None, sign_zero: str = "plus"
+        self,
+        eps: float = 1e-3,
+        clip: float | None = None,
+        final: float | None = None,
+        sign_zero: str = "plus",
     ) -> None:
         super().__init__(sign_zero)
         number("progressive_sign", "eps", eps, 0, 1, open_=True)
         if clip is not None:
             number("progressive_sign", "clip", clip, 0)
+        if final is not None:
+            number("progressive_sign", "final", final, 0, 1, open_=True)
         self.eps = eps
         self.clip = clip
+        self.final = final
         self.slope_reads_input = clip is not None
         self.register_buffer("temperature", torch.tensor(0.0))
 
@@ -48,8 +58,9 @@ class ProgressiveSign(SignBased):
     def value(self, x: Tensor) -> Tensor:
         if not self.training:
             return self.signs(x)
-        width = (1 - self.temperature).clamp_min(self.eps).to(x.dtype)
-        return (x / width).clamp(-1, 1)
+        progress = self.temperature
+        width = 1 - progress if self.final is None else self.final**progress
+        return (x / width.clamp_min(self.eps).to(x.dtype)).clamp(-1, 1)
 
     def slope(self, x: Tensor) -> Tensor:
         return x.new_ones(x.shape) if self.clip is None else inside(x, self.clip)

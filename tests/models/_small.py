@@ -7,6 +7,7 @@ from lowbit.models import (
     BinaryAlexNet,
     BinaryDenseNet,
     BinaryNet,
+    BNext,
     BottleneckResNet,
     DoReFaAlexNet,
     FinnMLP,
@@ -97,6 +98,7 @@ FAMILIES = {
         lambda **q: ReActNet(3, 5, channels=(8, 16, 16, 32), weight_init="kaiming", **q),
         IMAGE,
     ),
+    "bnext": (lambda **q: BNext(3, 5, width=8, blocks=(1, 2), **q), IMAGE),
     "real_to_binary": (lambda **q: RealToBinaryNet(3, 5, 16, width=8, **q), IMAGE),
     "strong_baseline": (
         lambda **q: RealToBinaryNet(3, 5, 40, stem="imagenet", scale="learned", width=8, **q),

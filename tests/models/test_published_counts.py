@@ -7,8 +7,10 @@ larq: ``tests/snapshots/model_summaries/`` of github.com/larq/zoo, for an image 
       batch norm counts as two numbers a channel, with or without a learned factor.
 """
 
+import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -21,6 +23,7 @@ from lowbit.models import (
     BinaryAlexNet,
     BinaryDenseNet,
     BinaryNet,
+    BNext,
     BottleneckResNet,
     DoReFaAlexNet,
     FinnMLP,
@@ -34,7 +37,7 @@ from lowbit.models import (
     VGGSmall,
     XNORAlexNet,
 )
-from tests.models._counts import Counts, count
+from tests.models._counts import MIB, Counts, count
 
 # Inputs and outputs of the 13 pairs of MobileNetV1's layers.
 WIDTHS = (32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)
@@ -154,6 +157,70 @@ def test_reactnets_readme():
     for options in ({**BIREAL, **SIGN}, {**REACT18, **REACT}):
         ours = imagenet(ResNet, **options)
         assert round((ours.operations - 512_000) / 1e8, 2) == 1.63
+
+
+def bnexts_layer(channels, kernel, side, multiplies):
+    """Binary and real numbers, binary and real multiply-adds of one ``Recoupled``.
+
+    Real: a shift, two norms, a share and one or two PReLUs of each channel; the gate.
+    """
+    weights, between = kernel**2 * channels**2, channels // 8
+    gate = 2 * channels * between
+    real = (1 + 4 + 1 + 1 + multiplies) * channels + gate + between + channels
+    return np.array([weights, real, weights * side**2, gate])
+
+
+@pytest.mark.parametrize(
+    ("size", "unused", "published"),
+    [
+        ("tiny", 8_960, 30_862_236),
+        ("small", 13_440, 68_594_614),
+        ("middle", 22_080, 134_501_974),
+        ("large", 31_296, 184_159_318),
+        ("super", 41_728, 326_546_640),
+    ],
+)
+def test_bnext(size, unused, published):
+    """Parameters of src/bnext.py of hpi-xnor/BNext, counted by making its networks.
+
+    It has PReLUs that nothing calls: of the stem, and of the inputs of all convolutions that do not
+    multiply. Below, the sum over its layers; each block has the index ``i`` that it has there.
+    """
+    ours = imagenet(BNext, size=size, **REACT)
+    width = {"tiny": 32, "super": 64}.get(size, 48)
+    blocks = {"tiny": (2, 2, 6, 2), "small": (2, 2, 6, 2), "middle": (4, 4, 8, 4)}
+    counts = blocks.get(size, (4, 4, 16, 4))
+    widths = [width, 2 * width]
+    for stage, number in enumerate(counts, start=2):
+        widths += [width * 2**stage] * number
+    total = np.array([0, 27 * width + 2 * width, 0, 27 * width * 112**2])
+    side, idle = 112, width
+    for i in range(1, len(widths)):
+        before, after = widths[i - 1 : i + 1]
+        multiplies, points = i % 2 == 0, after // before
+        side //= 2 if points == 2 and i > 1 else 1
+        total += bnexts_layer(before, 3, side, multiplies)
+        total += points * bnexts_layer(before, 1, side, False)
+        idle += before * (points + (not multiplies))
+    last = widths[-1]
+    total += [0, last + 1000 * last + 1000, 0, 1000 * last]
+    assert ours == Counts(*total.tolist())
+    assert idle == unused
+    assert ours.numbers == published - unused
+
+
+def test_the_published_bnext_l_is_super():
+    """Issue 4 of hpi-xnor/BNext: 106.1 MB in the paper, a checkpoint of 1246.96 MB.
+
+    The checkpoint has the unused PReLUs, running means and variances, and a temperature of each
+    quantizer and counters, which are some kB.
+    """
+    ours = imagenet(BNext, size="super", **REACT)
+    assert math.floor(10 * ours.mib) / 10 == 106.1
+    with torch.device("meta"):
+        model = BNext(num_classes=1000, size="super", **REACT)
+    norms = sum(m.num_features for m in model.modules() if isinstance(m, nn.BatchNorm2d))
+    assert 4 * (ours.numbers + 41_728 + 2 * norms) / MIB == pytest.approx(1246.96, abs=1)
 
 
 def test_reactnet_18_adds_four_numbers_a_channel_to_bireal():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lowbit.nn.channel_mix import ChannelMix
 from lowbit.nn.channel_scale import ChannelScale
 from lowbit.nn.dprelu import DPReLU
 from lowbit.nn.learned_scale import LearnedScale
@@ -94,15 +95,41 @@ def test_learned_scale_of_sizes_refuses_another_size():
         LearnedScale(3, 4, 5)(torch.zeros(2, 3, 4, 1))
 
 
+@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(4, 16), (2, 16, 3, 5)])
-def test_channel_scale_is_a_gate_computed_from_the_real_input(shape):
-    layer = randomised(ChannelScale(16, 6))
+def test_channel_scale_is_a_gate_computed_from_the_real_input(shape, bias):
+    layer = randomised(ChannelScale(16, 6, bias=bias))
     a, x = drawn(*shape), drawn(shape[0], 6, *[2] * (len(shape) - 2), seed=2)
     mean = a.numpy().mean(axis=tuple(range(2, a.ndim)))
     w1, w2 = layer.reduce.weight.detach().numpy(), layer.expand.weight.detach().numpy()
-    gate = 1 / (1 + np.exp(-np.maximum(mean @ w1.T, 0) @ w2.T))
+    b1, b2 = (m.bias.detach().numpy() if bias else 0 for m in (layer.reduce, layer.expand))
+    gate = 1 / (1 + np.exp(-(np.maximum(mean @ w1.T + b1, 0) @ w2.T + b2)))
     expected = x.numpy() * gate.reshape(*gate.shape, *[1] * (x.ndim - 2))
     np.testing.assert_allclose(layer(x, a).detach().numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_channel_mix_takes_a_share_of_each(shape):
+    layer = ChannelMix(3).double()
+    assert layer.share.tolist() == [0.5] * 3
+    nn.init.uniform_(layer.share)
+    x, y = drawn(*shape), drawn(*shape, seed=2)
+    share = columns(layer.share, len(shape))
+    expected = share * x.numpy() + (1 - share) * y.numpy()
+    np.testing.assert_allclose(layer(x, y).detach().numpy(), expected, rtol=1e-12)
+
+
+def test_channel_mix_keeps_its_shares_from_0_to_1_and_their_gradients_at_the_ends():
+    layer = ChannelMix(3)
+    outside = torch.tensor([-0.5, 0.25, 1.5])
+    x, y = torch.ones(2, 3, requires_grad=True), torch.zeros(2, 3)
+    layer.share.data.copy_(outside)
+    assert layer.eval()(x, y)[0].tolist() == [0.0, 0.25, 1.0]
+    assert torch.equal(layer.share, outside)
+    # Twice, as two views of an image would: the second call must not upset the first.
+    (layer.train()(x, y) + layer(x, y)).sum().backward()
+    assert layer.share.tolist() == [0.0, 0.25, 1.0]
+    assert layer.share.grad.tolist() == [4.0, 4.0, 4.0]
 
 
 def test_channel_scale_reduces_by_eight_and_refuses_to_leave_no_channel():
@@ -120,16 +147,19 @@ def test_channel_scale_reduces_by_eight_and_refuses_to_leave_no_channel():
         lambda: LearnedScale(3),
         lambda: LearnedScale(3, 4, 5),
         lambda: ChannelScale(3, 3, reduction=1),
+        lambda: ChannelMix(3),
     ],
-    ids=["rprelu", "dprelu", "maxout", "scale", "product", "channel_scale"],
+    ids=["rprelu", "dprelu", "maxout", "scale", "product", "channel_scale", "channel_mix"],
 )
 class TestEveryCompanion:
     def inputs(self, layer: nn.Module) -> tuple[torch.Tensor, ...]:
         x = drawn(2, 3, 4, 5)
+        if isinstance(layer, ChannelMix):
+            return x, drawn(2, 3, 4, 5, seed=2)
         return (x, drawn(2, 3, 8, 8, seed=2)) if isinstance(layer, ChannelScale) else (x,)
 
     def test_gradients_match_finite_differences(self, make):
-        layer = randomised(make())
+        layer = randomised(make()).eval()  # ChannelMix moves its parameter in training
         inputs = tuple(x.requires_grad_() for x in self.inputs(layer))
         names, parameters = zip(*layer.named_parameters(), strict=True)
 

@@ -846,19 +846,20 @@ def test_absmax_int8_has_one_scale_for_each_token() -> None:
 # Learned scales and shifts of binary values.
 
 
-def test_rsign_shifts_each_channel() -> None:
+@pytest.mark.parametrize("clip", [None, 1.5])
+def test_rsign_shifts_each_channel(clip: float | None) -> None:
     x = np.random.default_rng(3).standard_normal((5, 4, 3, 2))
     bias = np.array([0.3, -0.7, 0.0, 1.2])
     x[0, :, 0, 0] = -bias  # exactly at the shifted zero
     x[1, :, 0, 0] = 1 - bias
     g = upstream(x)
-    quantizer = get("rsign")
+    quantizer = get({"name": "rsign", "clip": clip})
     quantizer.bind(4, -3)
     quantizer.double()
     assert sole(quantizer).flatten().tolist() == [0, 0, 0, 0]
     put(sole(quantizer), bias)
     shifted = x + bias[:, None, None]
-    dx = g * ref.approx_slope(shifted)
+    dx = g * (ref.approx_slope(shifted) if clip is None else ref.clip_slope(shifted, clip))
     check(quantizer, x, (ref.s(shifted), dx), g)
     close(sole(quantizer).grad.flatten(), dx.sum((0, 2, 3)), what="bias")
     # The same without the batch axis.
@@ -932,6 +933,17 @@ def test_progressive_sign_steepens_in_training_and_is_sign_in_evaluation(progres
     close(value, np.clip(POINTS / (1 - progress), -1, 1))
     value, _ = run(quantizer.eval(), POINTS, g)
     close(value, ref.s(POINTS))
+
+
+@pytest.mark.parametrize(("epoch", "width"), [(0, 1.0), (1, 0.9), (20, 0.9**20), (50, 0.01)])
+def test_progressive_sign_s_ramp_may_lose_the_same_share_in_every_epoch(
+    epoch: int, width: float
+) -> None:
+    spec = {"name": "progressive_sign", "final": 0.9**50, "eps": 0.01}
+    g = upstream(POINTS)
+    value, dx = run(quantizer_of(spec, epoch / 50), POINTS, g)
+    close(value, np.clip(POINTS / width, -1, 1), rtol=1e-6)  # the fraction is kept in float32
+    close(dx, g)
 
 
 @pytest.mark.parametrize("name", ["progressive_sign", "stochastic_sign"])
