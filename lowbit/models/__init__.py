@@ -16,6 +16,7 @@ from lowbit.models.mlp import MLP
 from lowbit.models.mobilenet_v1 import MobileNetV1
 from lowbit.models.mobilenet_v2 import MobileNetV2
 from lowbit.models.nin import NIN
+from lowbit.models.pokebnn import PokeBNN
 from lowbit.models.quicknet import QuickNet
 from lowbit.models.reactnet import ReActNet
 from lowbit.models.real_to_binary import RealToBinaryNet
@@ -42,6 +43,7 @@ __all__ = [
     "MeliusNet",
     "MobileNetV1",
     "MobileNetV2",
+    "PokeBNN",
     "QuickNet",
     "ReActNet",
     "RealToBinaryNet",

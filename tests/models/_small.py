@@ -15,6 +15,7 @@ from lowbit.models import (
     MeliusNet,
     MobileNetV1,
     MobileNetV2,
+    PokeBNN,
     ReActNet,
     RealToBinaryNet,
     ResNet,
@@ -102,6 +103,10 @@ FAMILIES = {
     "real_to_binary": (lambda **q: RealToBinaryNet(3, 5, 16, width=8, **q), IMAGE),
     "strong_baseline": (
         lambda **q: RealToBinaryNet(3, 5, 40, stem="imagenet", scale="learned", width=8, **q),
+        LARGER,
+    ),
+    "pokebnn": (
+        lambda **q: PokeBNN(3, 5, multiplier=0.25, layers=(1, 1, 1, 1), **q),
         LARGER,
     ),
     "xnor_alexnet": (

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+import lowbit
 from lowbit.models import (
     CNV,
     MLP,
@@ -31,12 +32,15 @@ from lowbit.models import (
     MeliusNet,
     MobileNetV1,
     MobileNetV2,
+    PokeBNN,
     ReActNet,
     RealToBinaryNet,
     ResNet,
     VGGSmall,
     XNORAlexNet,
 )
+from lowbit.models.pokebnn import PokeConv, Shortcut
+from lowbit.nn import DPReLU
 from tests.models._counts import MIB, Counts, count
 
 # Inputs and outputs of the 13 pairs of MobileNetV1's layers.
@@ -419,6 +423,102 @@ def test_airbench_has_the_counts_of_its_repository():
     macs = sum(9 * a * b * n for (a, b), n in zip(pairs, places, strict=True))
     assert found.real_macs == macs + 288 * 31**2 + 2560
     assert round(found.real_macs / 1e6) == 118
+
+
+def bits(count: int, **options) -> dict:
+    return {"name": "int_k", "bits": count, **options}
+
+
+POKE = {
+    **SIGN,
+    **{f"end_{role}_quantization": bits(8) for role in ("input", "weight")},
+    **{f"se_{role}_quantization": bits(4) for role in ("input", "hidden", "weight")},
+}
+
+
+def poke_convs(multiplier: float = 1.0) -> list[tuple[int, int, int]]:
+    """Inputs, outputs and kernel size of each."""
+    found, before = [], 64
+    for width, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        c = int(width * multiplier)
+        for _ in range(blocks):
+            found += [(before, c, 1), (c, c, 3), (c, 4 * c, 1)]
+            before = 4 * c
+    return found
+
+
+def aces(model: PokeBNN) -> dict[str, int]:
+    """The paper's cost of each layer: multiply-adds times the bits of input and of weight."""
+    rows = [row for row in lowbit.summary(model, IMAGENET) if row.weights]
+    return {row.name: row.macs.total * row.input_bits * row.weight_bits for row in rows}
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 0.75, 1.0, 1.5])
+def test_pokebnns_parameters_by_hand(multiplier):
+    """A norm has two numbers a channel and a DPReLU four; a squeeze-and-excite has biases."""
+    binary = sum(i * o * k * k for i, o, k in poke_convs(multiplier))
+    scales = sum(i * (i // 8) + i // 8 + (i // 8) * o + o for i, o, _ in poke_convs(multiplier))
+    stem = 4 * 4 * 3 * 32 + 3 * 3 * 64 + 6 * (32 + 64)
+    last = 1000 * int(512 * multiplier) * 4 + 1000
+    ours = imagenet(PokeBNN, multiplier=multiplier, **SIGN)
+    assert ours.binary == binary
+    assert ours.real == scales + 8 * sum(o for _, o, _ in poke_convs(multiplier)) + stem + last
+    if multiplier == 1:
+        assert (ours.binary, ours.numbers) == (20_676_608, 26_567_424)
+
+
+def test_pokebnns_sizes_are_those_of_its_authors_test():
+    """The numbers of ``test_size_stats`` in google/aqt's jax_legacy pokebnn_test.py, of 1.0x."""
+    with torch.device("meta"):
+        model = PokeBNN(num_classes=1000, **POKE)
+    ace = aces(model)
+    found = dict.fromkeys(("norm", "dprelu", "local", "around", "pooled", "shrunk", "read"), 0)
+    hidden = []
+
+    def note(key, value=None):
+        def hook(_, inputs, output):
+            found[key] += (output if value is None else value(inputs)).numel()
+
+        return hook
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(note("norm"))
+        if isinstance(module, DPReLU):
+            module.register_forward_hook(note("dprelu"))
+        if isinstance(module, Shortcut) and module.before > module.after:
+            module.register_forward_hook(note("shrunk", lambda inputs: inputs[0]))
+        if isinstance(module, nn.AvgPool2d):
+            module.register_forward_hook(note("pooled"))
+        if isinstance(module, PokeConv):
+            module.local.register_forward_hook(note("local"))
+            module.se.register_forward_hook(note("read", lambda inputs: inputs[1]))
+            hidden.append((module.se.reduce.in_features, module.se.reduce.out_features))
+            if module.around is not None:
+                module.around.register_forward_hook(note("around"))
+    model(torch.empty(1, *IMAGENET, device="meta"))
+    assert ace.pop("fc") == 131_072_000
+    assert sum(ace.values()) == 4_091_469_824
+    assert found == {
+        "norm": 17_912_832,
+        "dprelu": 9_106_944,
+        "local": 8_805_888,
+        "around": 5_519_360,
+        "pooled": 7_902_720 // 9,
+        "shrunk": 5_419_008,
+        "read": 8_906_240,
+    }
+    assert [sum(column) for column in zip(*hidden, strict=True)] == [20_672, 2_584]
+
+
+def test_the_pokebnn_of_2_6_ace_has_three_quarters_of_the_channels():
+    """The abstract's 2.6 ACE, of which its 70.5 % is; no multiplier here has its 7.8 (75.6 %)."""
+    found = {}
+    for multiplier in (0.75, 1.25, 1.5):
+        with torch.device("meta"):
+            model = PokeBNN(num_classes=1000, multiplier=multiplier, **POKE)
+        found[multiplier] = round(sum(aces(model).values()) / 1e9, 1)
+    assert found == {0.75: 2.6, 1.25: 6.3, 1.5: 8.9}
 
 
 def test_counting_sees_a_batch_norm_without_parameters():
