@@ -67,13 +67,18 @@ def _three(shape: Sequence[int]) -> tuple[int, int, int]:
 
 
 def read(path: Path, prepared: Mapping[str, Any], invert: bool = False) -> Tensor:
-    """A picture as (channels, height, width): scaled, its middle cut out, normalised."""
+    """A picture as (channels, height, width): scaled, its middle cut out, normalised.
+
+    It is turned as its EXIF data say, and what is transparent in it is white.
+    """
     package("pillow", "reading a picture")
     image_module = importlib.import_module("PIL.Image")
+    upright = importlib.import_module("PIL.ImageOps").exif_transpose
     channels, height, width = prepared["shape"]
     try:
         with image_module.open(path) as file:
-            image = _eight_bits(file, path).convert("L" if channels == 1 else "RGB")
+            image = _opaque(_eight_bits(upright(file), path), image_module)
+        image = image.convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise UserError(f"no picture at {path}") from None
     except (OSError, ValueError, SyntaxError, image_module.DecompressionBombError) as error:
@@ -89,6 +94,15 @@ def read(path: Path, prepared: Mapping[str, Any], invert: bool = False) -> Tenso
         pixels = 1 - pixels
     mean, std = (torch.tensor(prepared[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
     return (pixels - mean) / std
+
+
+def _opaque(image: Any, image_module: Any) -> Any:
+    """The picture on a white ground, where it is transparent."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    white = image_module.new("RGBA", image.size, "white")
+    return image_module.alpha_composite(white, image)
 
 
 def _eight_bits(image: Any, path: Path) -> Any:

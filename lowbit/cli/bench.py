@@ -121,9 +121,11 @@ def _show(result: dict[str, Any]) -> None:
             times = "" if name == last or ratio is None else f"{ratio:.2f}"
             batch = f"{one['batch']}"
             rows.append(
-                (batch, WORDS[name], f"{1000 * one['batch'] / rate:,.3f}", f"{rate:,.0f}", times)
+                [batch, WORDS[name], f"{1000 * one['batch'] / rate:,.3f}", f"{rate:,.0f}", times]
             )
-    titles = ("batch", "network", "ms", "inputs/s", f"{last}, times as fast")
+    titles = ["batch", "network", "ms", "inputs/s", f"{last}, times as fast"]
+    if len(result["speed"][0]["images_per_second"]) == 1:  # nothing to compare it with
+        titles, rows = titles[:-1], [row[:-1] for row in rows]
     _output.print_table(titles, rows)
     if "compared" in result:
         print(

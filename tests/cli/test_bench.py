@@ -61,7 +61,10 @@ def test_a_packed_file_is_timed_alone(run, refused, tmp_path, model):
     assert list(found["speed"][0]["images_per_second"]) == ["packed"]
     lowbit.save_packed(packed, path)
     assert "--input-shape" in refused("bench", path)
-    assert run("bench", path, "--seconds", 0, "--input-shape", "1x8x8").code == 0
+    shown = run("bench", path, "--seconds", 0, "--input-shape", "1x8x8")
+    assert shown.code == 0
+    assert "inputs/s" in shown.out
+    assert "times as fast" not in shown.out
 
 
 def test_a_network_trained_for_int8_has_a_float_twin(run, tmp_path):

@@ -139,6 +139,33 @@ def test_a_file_that_does_not_say_how_pictures_are_prepared():
             _pictures.preparation({}, mean, std, shape)
 
 
+def test_a_picture_stands_as_its_camera_says(tmp_path):
+    pixels = drawn(8, 8)
+    path = picture(tmp_path / "a.png", pixels)
+    exif = pil.Exif()
+    exif[0x0112] = 6  # shown turned by 90 degrees, clockwise
+    with pil.open(path) as image:
+        image.save(tmp_path / "turned.png", exif=exif)
+    expected = _pictures.read(picture(tmp_path / "b.png", pixels.rot90(-1)), PREPARED)
+    assert torch.equal(_pictures.read(tmp_path / "turned.png", PREPARED), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path, mode):
+    pixels = torch.zeros(8, 8, 2, dtype=torch.uint8)
+    pixels[:, 4:, 1] = 255  # black; the left half shows what is behind it
+    image = pil.frombytes("LA", (8, 8), bytes(pixels.flatten().tolist()))
+    options = {}
+    if mode == "P":
+        image = pil.frombytes("P", (8, 8), bytes((pixels[..., 1] // 255).flatten().tolist()))
+        image.putpalette([0, 0, 0, 0, 0, 0])
+        options = {"transparency": 0}
+    image.convert(mode).save(tmp_path / "a.png", **options)
+    found = _pictures.read(tmp_path / "a.png", PREPARED)
+    torch.testing.assert_close(found[:, :, :4], torch.full((1, 8, 4), (1 - 0.25) / 0.5))
+    torch.testing.assert_close(found[:, :, 4:], torch.full((1, 8, 4), (0 - 0.25) / 0.5))
+
+
 def test_pixels_of_16_bits_are_scaled_and_those_of_unknown_range_refused(tmp_path):
     pixels = drawn(8, 8)
     wide = bytes(byte for value in pixels.flatten().tolist() for byte in (value, value))
