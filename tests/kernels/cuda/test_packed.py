@@ -47,11 +47,24 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """Where the kernels run: emulated on the processor, or on the GPU."""
     if request.param == "cpu":
         monkeypatch.setattr(_driver, "kernel", _emulated_kernel)
+        # Whose address a launch may have been given; an access to other memory is an error.
+        monkeypatch.setattr(torch.Tensor, "data_ptr", _noted_data_ptr)
+        _addressed.clear()
     return request.param
 
 
+_addressed: list[torch.Tensor] = []
+_data_ptr = torch.Tensor.data_ptr
+
+
+def _noted_data_ptr(tensor: torch.Tensor) -> int:
+    _addressed.append(tensor)
+    return _data_ptr(tensor)
+
+
 def _emulated_kernel(name, defines, device):
-    return emulated().compile(FOLDER / f"{name}.cu", f"lowbit_{name}", dict(defines))
+    launch = emulated().compile(FOLDER / f"{name}.cu", f"lowbit_{name}", dict(defines))
+    return lambda *arguments: launch(*arguments, arrays=list(_addressed))
 
 
 def with_tile(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
