@@ -63,7 +63,8 @@ def default_shape(cls: type[nn.Module], arguments: Mapping[str, Any]) -> tuple[i
         known = parameters[name].default if name in parameters else without
         return arguments.get(name, known)
 
-    size = 32 if chosen("stem", "imagenet") == "cifar" or cls is models.NIN else 224
+    small = chosen("stem", "imagenet") == "cifar" or cls in (models.Airbench, models.NIN)
+    size = 32 if small else 224
     size = chosen("image_size", size)
     return (chosen("in_channels", 3), size, size)
 

@@ -102,7 +102,7 @@ class BNextBlock(nn.Module):
 
 
 class BNext(nn.Module):
-    """BNext: blocks of a binary 3 x 3 and binary 1 x 1 convolutions, each in a ``Recoupled``.
+    """BNext: quantized 3 x 3 and 1 x 1 convolutions, each gated by what it reads and makes.
 
         3 x 3 of stride 2 - BN - block - stage - stage - stage - stage - PReLU - mean - Linear
 
