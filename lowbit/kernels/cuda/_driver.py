@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from lowbit.kernels.cuda import _cache
+
 # The kernels multiply bits with an instruction of compute capability 8.0.
 CAPABILITY = (8, 0)
 _MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -73,7 +75,17 @@ def _loaded(text: str, entry: str, defines: tuple[tuple[str, int], ...], device:
 
 
 def compiled(text: str, defines: tuple[tuple[str, int], ...], architecture: str) -> bytes:
-    """The machine code of CUDA C++ for an architecture such as sm_90; no GPU is needed."""
+    """The machine code of CUDA C++ for an architecture such as sm_90; no GPU is needed.
+
+    It is kept on disk for the next process, as ``_cache.folder`` says.
+    """
+    return _compiled(text, defines, architecture, _version())
+
+
+@_cache.kept
+def _compiled(
+    text: str, defines: tuple[tuple[str, int], ...], architecture: str, version: tuple[int, int]
+) -> bytes:
     nvrtc = _nvrtc()
     program = ctypes.c_void_p()
     _check_nvrtc(
@@ -97,6 +109,12 @@ def _bytes(nvrtc: Any, what: str, program: ctypes.c_void_p) -> bytes:
     buffer = ctypes.create_string_buffer(size.value)
     _check_nvrtc(getattr(nvrtc, f"nvrtcGet{what}")(program, buffer))
     return buffer.raw
+
+
+def _version() -> tuple[int, int]:
+    major, minor = ctypes.c_int(), ctypes.c_int()
+    _check_nvrtc(_nvrtc().nvrtcVersion(ctypes.byref(major), ctypes.byref(minor)))
+    return major.value, minor.value
 
 
 @functools.cache

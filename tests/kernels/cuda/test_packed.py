@@ -248,7 +248,8 @@ def test_codes_at_their_extremes(device, tile):
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90", "sm_100"])
-def test_compile_for_architectures_without_a_gpu(architecture):
+def test_compile_for_architectures_without_a_gpu(architecture, tmp_path, monkeypatch):
+    monkeypatch.setenv("LOWBIT_CACHE", str(tmp_path))
     if torch.version.cuda is None:
         pytest.skip("torch is built without CUDA, so there is no NVRTC")
     tile = _tiles.TILES[-1]
@@ -257,4 +258,10 @@ def test_compile_for_architectures_without_a_gpu(architecture):
         ("pack", (("PLANES", 2), ("THERMOMETER", 0), ("ALONG_CHANNELS", 1))),
         ("conv", (*_conv._macros(tile), ("PAIRS", 0), ("OUT", 0), ("POINT", 0))),
     ):
-        assert _driver.compiled(_driver.source(name), defines, architecture).startswith(b"\x7fELF")
+        text = _driver.source(name)
+        image = _driver.compiled(text, defines, architecture)
+        assert image.startswith(b"\x7fELF")
+        with monkeypatch.context() as patch:  # the next process finds it
+            patch.setattr(_driver, "_bytes", None)
+            assert _driver.compiled(text, defines, architecture) == image
+    assert len(list(tmp_path.iterdir())) == 3
