@@ -119,7 +119,7 @@ class PokeConv(nn.Module):
         return self.bn_end(self.se(self.act(y), x))
 
 
-class Bottleneck(nn.Module):
+class PokeBottleneck(nn.Module):
     """PokeConvs of 1 x 1, 3 x 3 with the stride, and 1 x 1 to four times the channels.
 
     x (n, before, h, w) -> (n, 4 channels, h / stride, w / stride), rounded up.
@@ -232,7 +232,7 @@ class PokeBNN(nn.Module):
             channels = int(width * multiplier)
             for index in range(count):
                 stride = 2 if stage > 0 and index == 0 else 1
-                blocks.append(Bottleneck(before, channels, stride, **options))
+                blocks.append(PokeBottleneck(before, channels, stride, **options))
                 before = 4 * channels
         self.blocks = nn.Sequential(*blocks)
         self.fc = QLinear(before, num_classes, **end)

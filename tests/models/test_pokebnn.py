@@ -8,7 +8,7 @@ from torch import nn
 
 import lowbit
 from lowbit.models import PokeBNN
-from lowbit.models.pokebnn import Bottleneck, PokeConv, Shortcut
+from lowbit.models.pokebnn import PokeBottleneck, PokeConv, Shortcut
 from lowbit.nn import DPReLU, QConv2d, QLinear
 
 SIGN = {"input_quantization": "ste_sign", "weight_quantization": "sign"}
@@ -131,7 +131,7 @@ def test_a_poke_conv_is_its_definition(before, after, kernel_size, stride, side)
 @pytest.mark.parametrize(("before", "stride"), [(8, 1), (32, 1), (16, 2), (64, 2)])
 @pytest.mark.parametrize("side", [6, 7])
 def test_a_bottleneck_adds_its_input_to_its_third_convolution(before, stride, side):
-    block = shaken(Bottleneck(before, 8, stride, **OPTIONS))
+    block = shaken(PokeBottleneck(before, 8, stride, **OPTIONS))
     x = images(2, before, side, side)
     r = turned(x)
     expected = poke_conv(block.conv3, poke_conv(block.conv2, poke_conv(block.conv1, r)), r)
