@@ -9,8 +9,8 @@ import torch
 class FitWhitening(pl.Callback):
     """Calls ``fit_whitening(images)`` of the model, on training images that are not augmented.
 
-    images        how many
-    bias_epochs   after so many epochs the bias of ``model.whiten`` is frozen; None: never
+    images        how many; of several processes the first computes them of its own share
+    bias_epochs   after so many epochs the bias of ``model.whiten`` learns no more; None: always
 
     A run that is resumed has the weights of its checkpoint.
 
@@ -18,8 +18,13 @@ class FitWhitening(pl.Callback):
     """
 
     def __init__(self, images: int = 5000, bias_epochs: int | None = 3) -> None:
-        if images < 1:
-            raise ValueError(f"images of FitWhitening is at least 1; got {images}")
+        if not isinstance(images, int) or images < 1:
+            raise ValueError(f"images of FitWhitening is a whole number from 1 on; got {images!r}")
+        if bias_epochs is not None and (not isinstance(bias_epochs, int) or bias_epochs < 0):
+            raise ValueError(
+                "bias_epochs of FitWhitening is a whole number from 0 on, or null for a bias that "
+                f"always learns; got {bias_epochs!r}"
+            )
         self.images = images
         self.bias_epochs = bias_epochs
 
@@ -37,6 +42,10 @@ class FitWhitening(pl.Callback):
         images = torch.cat([x for x, _ in batches])
         model.fit_whitening(images.to(model.whiten.weight.device))
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        # Without its gradient an optimizer leaves it as it is. To freeze it would be too late for
+        # DistributedDataParallel, which waits for the gradient of each parameter it began with.
         if self.bias_epochs is not None and trainer.current_epoch >= self.bias_epochs:
-            pl_module.model.whiten.bias.requires_grad_(False)
+            pl_module.model.whiten.bias.grad = None

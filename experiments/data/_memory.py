@@ -103,7 +103,13 @@ class InMemory(DataModule):
 
     def _augmentation(self) -> CropFlip | None:
         if isinstance(self.augment, str):
-            return AUGMENTATIONS[self.augment]
+            named = AUGMENTATIONS[self.augment]
+            if named.border == "reflect" and self.image_size <= named.padding:
+                raise ValueError(
+                    f"augment={self.augment} mirrors {named.padding} pixels at each border; images "
+                    f"of {self.image_size} pixels have too few: augment is true or false there"
+                )
+            return named
         return CropFlip(self.crop_padding, self.flip) if self.augment else None
 
     def val_dataloader(self) -> Batches | list[Batches]:

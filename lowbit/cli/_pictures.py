@@ -69,15 +69,14 @@ def _three(shape: Sequence[int]) -> tuple[int, int, int]:
 def read(path: Path, prepared: Mapping[str, Any], invert: bool = False) -> Tensor:
     """A picture as (channels, height, width): scaled, its middle cut out, normalised.
 
-    It is turned as its EXIF data say, and what is transparent in it is white.
+    It is turned as its EXIF data say, and what is transparent in it, if it has 8 bits, is white.
     """
     package("pillow", "reading a picture")
     image_module = importlib.import_module("PIL.Image")
-    upright = importlib.import_module("PIL.ImageOps").exif_transpose
     channels, height, width = prepared["shape"]
     try:
         with image_module.open(path) as file:
-            image = _opaque(_eight_bits(upright(file), path), image_module)
+            image = _opaque(_eight_bits(_upright(file, image_module), path), image_module)
         image = image.convert("L" if channels == 1 else "RGB")
     except FileNotFoundError:
         raise UserError(f"no picture at {path}") from None
@@ -94,6 +93,27 @@ def read(path: Path, prepared: Mapping[str, Any], invert: bool = False) -> Tenso
         pixels = 1 - pixels
     mean, std = (torch.tensor(prepared[name]).reshape(-1, 1, 1) for name in ("mean", "std"))
     return (pixels - mean) / std
+
+
+# How pixels lie in the file, tag 274 of EXIF -> what puts them upright.
+TURNS = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def _upright(image: Any, image_module: Any) -> Any:
+    """The picture as its camera was held; as it lies where its EXIF data cannot be read."""
+    try:
+        turn = TURNS.get(image.getexif().get(274))
+    except Exception:  # of damaged data Pillow raises errors of many kinds
+        turn = None
+    return image if turn is None else image.transpose(image_module.Transpose[turn])
 
 
 def _opaque(image: Any, image_module: Any) -> Any:

@@ -108,7 +108,7 @@ class Airbench(nn.Module):
                 "pad_value": pad_value,
             },
         }
-        before = 2 * 4 * in_channels
+        before = first = 2 * 4 * in_channels
         self.whiten = nn.Conv2d(in_channels, before, 2)
         self.whiten.weight.requires_grad_(False)
         self.act = make_activation(activation, before, input_quantization)
@@ -116,7 +116,9 @@ class Airbench(nn.Module):
         for after in channels:
             if after < before and shortcut:
                 raise ValueError(
-                    f"with shortcuts channels of Airbench do not shrink; got {before} to {after}"
+                    f"with shortcuts the channels of Airbench do not shrink, from the {first} of "
+                    f"the whitening on; got channels={tuple(channels)}: take larger ones, or "
+                    "shortcut=False"
                 )
             groups.append(ConvGroup(before, after, **options))
             before = after
@@ -133,6 +135,10 @@ class Airbench(nn.Module):
         Its outputs are the projections on the eigenvectors of the mean outer product of 2 x 2
         patches, each divided by sqrt(eigenvalue + added_variance), and their negatives.
         """
+        if images.ndim != 4 or images.shape[1] != self.whiten.in_channels:
+            raise ValueError(
+                f"images are (n, {self.whiten.in_channels}, h, w); got {tuple(images.shape)}"
+            )
         patches = nn.functional.unfold(images.double(), 2).transpose(0, 1).flatten(1)
         moments, axes = torch.linalg.eigh(patches @ patches.T / patches.shape[1])
         filters = (axes / (moments + added_variance).sqrt()).T

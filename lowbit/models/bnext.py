@@ -151,6 +151,8 @@ class BNext(nn.Module):
         chosen("size", size, tuple(SIZES))
         before = SIZES[size][0] if width is None else width
         counts = SIZES[size][1] if blocks is None else blocks
+        if isinstance(counts, int) or any(count < 1 for count in counts):
+            raise ValueError(f"blocks is a list of at least 1 for each stage; got {blocks!r}")
         quantization = {
             "input_quantization": input_quantization,
             "weight_quantization": weight_quantization,

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,7 +44,7 @@ class Shortcut(nn.Module):
             neighbours = self.before // self.after
             x = x[:, : self.after * neighbours].unflatten(1, (self.after, neighbours)).mean(2)
         elif self.before < self.after and self.more == "tile":
-            x = x.repeat(1, self.after // self.before, 1, 1)
+            x = torch.cat([x] * (self.after // self.before), 1)
         elif self.before < self.after:
             x = F.pad(x, (0, 0, 0, 0, 0, self.after - self.before))
         return self.pool(x)
@@ -169,7 +170,6 @@ class PokeBNN(nn.Module):
     Source: PokeBNN, Zhang et al. 2022; ``jax_legacy/jax/imagenet/pokebnn.py`` of google/aqt,
     whose initialisation (truncated normal of variance 1 / inputs) it has.
 
-    >>> import torch
     >>> q = {"input_quantization": {"name": "ste_sign", "clip": 3}, "weight_quantization": "sign"}
     >>> PokeBNN(multiplier=0.25, layers=(1, 1, 1, 1), **q)(torch.randn(2, 3, 32, 32)).shape
     torch.Size([2, 10])
@@ -196,6 +196,8 @@ class PokeBNN(nn.Module):
         super().__init__()
         if not 1 <= len(layers) <= len(WIDTHS):
             raise ValueError(f"layers are of one to four stages; got {tuple(layers)}")
+        if stem_groups < 1 or STEM % stem_groups:
+            raise ValueError(f"stem_groups divides the stem's {STEM} channels; got {stem_groups}")
         if int(WIDTHS[0] * multiplier) < 8:
             raise ValueError(
                 f"multiplier must leave 8 of the first stage's {WIDTHS[0]} channels, of which the "

@@ -28,6 +28,9 @@ class ApproxSign(SignQuantizer):
         self, unit_deviation: bool = False, standardise: bool = False, sign_zero: str = "plus"
     ) -> None:
         super().__init__(sign_zero)
+        for name, value in (("unit_deviation", unit_deviation), ("standardise", standardise)):
+            if not isinstance(value, bool):
+                raise ValueError(f"approx_sign needs {name} true or false; got {name}={value!r}")
         if unit_deviation and standardise:
             raise ValueError(
                 "approx_sign divides by the deviation with standardise=True by itself; give that "

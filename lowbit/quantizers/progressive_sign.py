@@ -1,3 +1,5 @@
+import math
+
 import torch
 from torch import Tensor
 
@@ -59,7 +61,8 @@ class ProgressiveSign(SignBased):
         if not self.training:
             return self.signs(x)
         progress = self.temperature
-        width = 1 - progress if self.final is None else self.final**progress
+        # By the logarithm: the smallest float32, which the base would become, is 1e-45.
+        width = 1 - progress if self.final is None else (progress * math.log(self.final)).exp()
         return (x / width.clamp_min(self.eps).to(x.dtype)).clamp(-1, 1)
 
     def slope(self, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import struct
 from pathlib import Path
 
 import pytest
@@ -148,6 +149,28 @@ def test_a_picture_stands_as_its_camera_says(tmp_path):
         image.save(tmp_path / "turned.png", exif=exif)
     expected = _pictures.read(picture(tmp_path / "b.png", pixels.rot90(-1)), PREPARED)
     assert torch.equal(_pictures.read(tmp_path / "turned.png", PREPARED), expected)
+
+
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_every_way_to_hold_a_camera_is_pillows(tmp_path, turn):
+    exif = pil.Exif()
+    exif[0x0112] = turn
+    with pil.open(picture(tmp_path / "a.png", drawn(6, 9))) as image:
+        image.save(tmp_path / "b.png", exif=exif)
+    with pil.open(tmp_path / "b.png") as image:
+        expected = importlib.import_module("PIL.ImageOps").exif_transpose(image)
+        assert _pictures._upright(image, pil).tobytes() == expected.tobytes()
+
+
+def test_a_picture_whose_exif_data_are_damaged_is_taken_as_it_lies(tmp_path, monkeypatch):
+    def damaged(self):
+        raise struct.error("unpack requires a buffer of 2 bytes")
+
+    pixels = drawn(8, 8)
+    path = picture(tmp_path / "a.png", pixels)
+    expected = _pictures.read(path, PREPARED)
+    monkeypatch.setattr(pil.Image, "getexif", damaged)
+    assert torch.equal(_pictures.read(path, PREPARED), expected)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])

@@ -82,6 +82,14 @@ def test_a_network_without_whitening_is_refused(tiny):
         tiny("callbacks=[default,fit_whitening]", "++callbacks.curves=null")
 
 
-def test_no_images_are_refused():
-    with pytest.raises(ValueError, match="images of FitWhitening is at least 1; got 0"):
-        FitWhitening(images=0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": 0}, "images of FitWhitening is a whole number from 1 on; got 0"),
+        ({"images": 2.5}, "images of FitWhitening is a whole number from 1 on; got 2.5"),
+        ({"bias_epochs": -1}, "bias_epochs of FitWhitening is a whole number from 0 on.*got -1"),
+    ],
+)
+def test_wrong_numbers_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        FitWhitening(**options)

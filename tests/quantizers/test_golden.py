@@ -398,6 +398,8 @@ def test_approx_sign_may_standardise(shape: tuple[int, ...], axis: int) -> None:
 def test_approx_sign_scales_its_inputs_in_one_way() -> None:
     with pytest.raises(ValueError, match="not both"):
         get({"name": "approx_sign", "standardise": True, "unit_deviation": True})
+    with pytest.raises(ValueError, match="needs standardise true or false; got standardise='no'"):
+        get({"name": "approx_sign", "standardise": "no"})
 
 
 def test_siman_of_an_odd_number_and_of_equal_magnitudes() -> None:

@@ -79,25 +79,24 @@ def compiled(text: str, defines: tuple[tuple[str, int], ...], architecture: str)
 
     It is kept on disk for the next process, as ``_cache.folder`` says.
     """
-    return _compiled(text, defines, architecture, _version())
+    options = [f"--gpu-architecture={architecture}", "--std=c++17"]
+    options += [f"-D{macro}={value}" for macro, value in defines]
+    return _compiled(text, tuple(options), _version())
 
 
 @_cache.kept
-def _compiled(
-    text: str, defines: tuple[tuple[str, int], ...], architecture: str, version: tuple[int, int]
-) -> bytes:
+def _compiled(text: str, options: tuple[str, ...], version: tuple[int, int]) -> bytes:
+    """The code, by this version of NVRTC: an argument, so that code of another is not taken."""
     nvrtc = _nvrtc()
     program = ctypes.c_void_p()
     _check_nvrtc(
         nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"lowbit.cu", 0, None, None)
     )
-    options = [f"--gpu-architecture={architecture}", "--std=c++17"]
-    options += [f"-D{macro}={value}" for macro, value in defines]
     array = (ctypes.c_char_p * len(options))(*(o.encode() for o in options))
     failed = nvrtc.nvrtcCompileProgram(program, len(options), array)
     if failed:
         log = _bytes(nvrtc, "ProgramLog", program).rstrip(b"\0").decode()
-        raise RuntimeError(f"NVRTC cannot compile a packed kernel for {architecture}: {log}")
+        raise RuntimeError(f"NVRTC {version} cannot compile a packed kernel, {options[0]}: {log}")
     image = _bytes(nvrtc, "CUBIN", program)
     _check_nvrtc(nvrtc.nvrtcDestroyProgram(ctypes.byref(program)))
     return image

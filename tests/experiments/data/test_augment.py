@@ -102,6 +102,13 @@ def test_a_data_module_takes_the_augmentation_of_airbench_by_its_name():
     assert torch.equal(ways[2], ways[0])
 
 
+def test_images_too_small_to_be_mirrored_at_their_borders_are_refused():
+    data = Synthetic(augment="airbench", image_size=2, train_size=64, val_size=8)
+    data.setup("fit")
+    with pytest.raises(ValueError, match="mirrors 2 pixels at each border; images of 2 pixels"):
+        data.train_dataloader()
+
+
 def test_other_names_of_augmentations_are_refused():
     with pytest.raises(ValueError, match="true or false or airbench; got 'randaugment'"):
         Synthetic(augment="randaugment")
