@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 from torch import nn
 from torch.optim import Optimizer
 
+from lowbit.optim._fused import fuse, sparse_parameters
 from lowbit.optim.case_optimizer import CaseOptimizer
 from lowbit.optim.parameter_roles import ROLES, roles
 
@@ -132,6 +133,9 @@ def by_claim(
     optimizers = [
         _make(factory, made, lr, weight_decay) for factory, made in groups.values() if made
     ]
+    sparse = sparse_parameters(model)
+    for each in optimizers:
+        fuse(each, sparse)
     if not optimizers:
         raise ValueError(f"{type(model).__name__} has no trainable parameter to optimize")
     return optimizers[0] if len(optimizers) == 1 else CaseOptimizer(optimizers)
@@ -253,17 +257,4 @@ def _make(factory: Factory, made: list[dict[str, Any]], lr: float, decay: float)
         for key in ("lr", "weight_decay"):
             if group.get(key, 0) < 0:
                 raise ValueError(f"{key} must be >= 0; got {group[key]} for {group['name']!r}")
-    for group in optimizer.param_groups:
-        if all(p.is_cuda and p.is_floating_point() for p in group["params"]):
-            _fuse(group)
     return optimizer
-
-
-def _fuse(group: dict[str, Any]) -> None:
-    """Have a step be one kernel for all parameters of a group, unless the group says otherwise.
-
-    torch takes several kernels by default, which for small networks last longer than the step.
-    """
-    undecided = group.get("fused", False) is None and group.get("foreach") is None
-    if undecided and not group.get("differentiable", False):
-        group["fused"] = True

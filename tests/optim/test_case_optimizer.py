@@ -71,7 +71,7 @@ def test_it_steps_as_the_optimizers_would_apart():
     separate = [
         Bop([apart[2].weight], lr=0.1, threshold=1e-4),
         SGD(norms, lr=0.05, momentum=0.9),
-        Adam(floats, lr=0.01),
+        Adam(floats, lr=0.01, fused=True),
     ]
     for step in range(8):
         generator = torch.Generator().manual_seed(step)
