@@ -47,7 +47,7 @@ def _word(value: Any) -> str:
 
 
 def _experiment(arguments: list[str], configs: Path) -> str | None:
-    """The one experiment of a command line; None: none, or several."""
+    """The experiment of a command line, several of a sweep with commas between; None: none."""
     name: str | None = None
     for entry in OmegaConf.load(configs / "train.yaml").defaults:
         if isinstance(entry, DictConfig) and "experiment" in entry:
