@@ -22,6 +22,7 @@ from experiments import _checkpoint, _published
 from experiments._app import Problem, clear_errors
 from experiments.callbacks.compiled import MODES, WITH_GRAPHS, Compiled
 from experiments.callbacks.description import Description
+from experiments.callbacks.step_graph import StepGraph
 from experiments.recipes import _teacher
 from lowbit.qconfig import get_default_qconfig
 
@@ -217,6 +218,35 @@ def compiled(cfg: DictConfig) -> list[pl.Callback]:
     return [Compiled(mode)]
 
 
+def graphed(cfg: DictConfig) -> list[pl.Callback]:
+    """What launches training steps as one CUDA graph, where ``cuda_graph`` says so."""
+    given = cfg.get("cuda_graph")
+    if given is None or given is False:
+        return []
+    if given is not True:
+        raise Problem(f"cuda_graph is true or false; got {given!r}")
+    trainer = cfg.trainer
+    if cfg.get("compile") in WITH_GRAPHS:
+        raise Problem(
+            f"compile={cfg.compile} makes CUDA graphs of its own, which cuda_graph=true cannot "
+            "capture; give compile=true with it, or leave cuda_graph out"
+        )
+    for key, found, fits in (
+        ("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1),
+        ("trainer.devices", trainer.devices, 1),
+        ("trainer.detect_anomaly", trainer.detect_anomaly, False),
+        ("recipe.mixup", cfg.recipe.get("mixup", 0), 0),  # draws a number in each step
+    ):
+        if found != fits:
+            raise Problem(f"cuda_graph=true takes {key}={fits} only; got {found}")
+    if str(trainer.precision).startswith("16"):
+        raise Problem(
+            "cuda_graph=true cannot skip a step, as float16's scaling of losses does; got "
+            f"trainer.precision={trainer.precision}. Give bf16-mixed or 32-true"
+        )
+    return [StepGraph()]
+
+
 def check_int8(asked: DictConfig, recipe: DictConfig) -> None:
     """A ``Problem`` where the options of int8 are none, or not those of a model of this recipe."""
     mode = asked.get("int8")
@@ -245,6 +275,7 @@ def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule
     quantization(cfg)
     check_int8(cfg, cfg.recipe)
     compiled(cfg)
+    graphed(cfg)
     _published.check(cfg.get("published"))
     data = make_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -272,6 +303,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
         callbacks=[
             *make_callbacks(cfg.get("callbacks") or {}),
             Description(description(cfg, recipe, data)),
+            *graphed(cfg),
             *compiled(cfg),  # last: it looks at hooks that others have put in place
         ],
         default_root_dir=str(folder),

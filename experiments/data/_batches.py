@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 from torch import Tensor
 
 from experiments.data._augment import CropFlip
@@ -11,6 +12,9 @@ from experiments.data._epochs import Batch, Epochs
 from experiments.data._normalise import Normalise
 from experiments.data._shares import Shares
 from experiments.data._whiten import Whiten
+
+# Batches that a GPU makes together: its kernels for one take longer to launch than to run.
+AT_ONCE = 16
 
 
 class Batches(Epochs):
@@ -47,9 +51,15 @@ class Batches(Epochs):
             seen, n = self.indices[order], len(self.images)
             draws = self.augment.alternate(draws, seen, n, self.seed, epoch).to(self.images.device)
         chosen = self.indices[order].to(self.images.device)
-        for step in range(start, len(self)):
-            part = self.shares.part(step)
-            images = self.images[chosen[part]]
+        steps = range(start, len(self))
+        at_once = AT_ONCE if self.images.is_cuda else 1
+        for first in range(0, len(steps), at_once):
+            parts = [self.shares.part(step) for step in steps[first : first + at_once]]
+            rows = torch.cat([chosen[part] for part in parts])
+            images = self.images[rows]
             if self.augment is not None and draws is not None:
-                images = self.augment(images, draws[part])
-            yield self.normalise(images), self.labels[chosen[part]]
+                images = self.augment(images, torch.cat([draws[part] for part in parts]))
+            sizes = [part.stop - part.start for part in parts]
+            yield from zip(
+                self.normalise(images).split(sizes), self.labels[rows].split(sizes), strict=True
+            )

@@ -14,6 +14,9 @@ from experiments.data._module import DataModule
 from experiments.data._normalise import Normalise
 from experiments.data._whiten import Whiten
 
+# Images of a batch on a GPU, which a smaller one leaves idle.
+EVALUATED_ON_GPU = 1000
+
 
 class InMemory(DataModule):
     """Images as uint8 tensors; see ``DataModule`` for the options.
@@ -120,17 +123,21 @@ class InMemory(DataModule):
 
     def calibration_dataloader(self, images: int) -> Batches:
         self._train = self._placed(self._train)
-        return self._evaluation(self._train, self.train_indices[:images])
+        return self._evaluation(self._train, self.train_indices[:images], self.batch_size)
 
     def test_dataloader(self) -> Batches:
         self._test = self._placed(self._test)
         return self._evaluation(self._test, torch.arange(len(self._test[1])))
 
-    def _evaluation(self, data: tuple[Tensor, Tensor], indices: Tensor) -> Batches:
+    def _evaluation(
+        self, data: tuple[Tensor, Tensor], indices: Tensor, batch_size: int | None = None
+    ) -> Batches:
+        if batch_size is None and data[0].is_cuda:
+            batch_size = max(self.batch_size, EVALUATED_ON_GPU)
         return Batches(
             *data,
             indices=indices,
-            shares=self.shares(len(indices), training=False),
+            shares=self.shares(len(indices), training=False, batch_size=batch_size),
             normalise=self._normalise(data, indices),
         )
 

@@ -106,14 +106,15 @@ class DataModule(pl.LightningDataModule):
         """So many training images, a fair sample, as the test set's are made: not augmented."""
         raise NotImplementedError
 
-    def shares(self, size: int, training: bool) -> Shares:
+    def shares(self, size: int, training: bool, batch_size: int | None = None) -> Shares:
         """The steps of this process over ``size`` images."""
         rank, world_size = 0, 1
         if self.trainer is not None:
             rank, world_size = self.trainer.global_rank, self.trainer.world_size
         elif dist.is_available() and dist.is_initialized():
             rank, world_size = dist.get_rank(), dist.get_world_size()
-        return Shares(size, self.batch_size, training, self.drop_last, rank, world_size)
+        batch_size = self.batch_size if batch_size is None else batch_size
+        return Shares(size, batch_size, training, self.drop_last, rank, world_size)
 
     @property
     def shuffle(self) -> bool:

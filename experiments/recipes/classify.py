@@ -12,10 +12,10 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.recipes._losses import LOSSES, smooth
+from experiments.recipes._metrics import MeanOverImages
 
 
 class Classify(pl.LightningModule):
@@ -69,8 +69,7 @@ class Classify(pl.LightningModule):
             {
                 f"{stage}_metrics": nn.ModuleDict(
                     {
-                        # a mean that leaves nan out would hide that a training diverged
-                        "loss": MeanMetric(nan_strategy="disable"),
+                        "loss": MeanOverImages(),
                         **{
                             name: MulticlassAccuracy(
                                 num_classes, top_k=k, average="micro", validate_args=False
@@ -83,6 +82,12 @@ class Classify(pl.LightningModule):
             }
         )
         self._logged: set[str] = set()  # the stages whose metrics this epoch has logged
+
+    @property
+    def step_key(self) -> Any:
+        """What a training step has of this module beside tensors, where that changes between
+        two steps of an epoch."""
+        return None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.model(x)

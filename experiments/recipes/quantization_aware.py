@@ -71,6 +71,10 @@ class QuantizationAware(Classify):
         self.freeze = freeze
         self.frozen = False
 
+    @property
+    def step_key(self) -> Any:
+        return self.frozen
+
     def on_train_batch_start(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         steps = self.trainer.estimated_stepping_batches
         if not self.frozen and self.freeze < 1 and self.global_step >= self.freeze * steps:
