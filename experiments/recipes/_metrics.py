@@ -1,4 +1,7 @@
-"""Figures of an epoch."""
+"""Figures of an epoch, counted in place: a step that is replayed from a CUDA graph counts on.
+
+torchmetrics' own make a new tensor at each update, of which a graph would see the first only.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +30,33 @@ class MeanOverImages(Metric):
 
     def update(self, loss: Tensor, images: int) -> None:
         """``loss`` is the mean of a batch of so many images."""
-        # In place, so that a captured step counts on.
         self.total += loss.float() * images
         self.images += images
 
     def compute(self) -> Tensor:
         return self.total / self.images
+
+
+class TopK(Metric):
+    """The fraction of images whose label is among the k highest scores."""
+
+    full_state_update = False
+    hits: Tensor
+    images: Tensor
+
+    def __init__(self, k: int = 1, **options: Any) -> None:
+        super().__init__(**options)
+        self.k = k
+        self.add_state("hits", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    def update(self, scores: Tensor, labels: Tensor) -> None:
+        """Scores (n, classes) and labels (n,)."""
+        if self.k == 1:
+            self.hits += (scores.argmax(-1) == labels).sum()
+        else:
+            self.hits += (scores.topk(self.k).indices == labels[:, None]).sum()
+        self.images += len(labels)
+
+    def compute(self) -> Tensor:
+        return self.hits / self.images

@@ -12,10 +12,9 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchmetrics.classification import MulticlassAccuracy
 
 from experiments.recipes._losses import LOSSES, smooth
-from experiments.recipes._metrics import MeanOverImages
+from experiments.recipes._metrics import MeanOverImages, TopK
 
 
 class Classify(pl.LightningModule):
@@ -70,12 +69,7 @@ class Classify(pl.LightningModule):
                 f"{stage}_metrics": nn.ModuleDict(
                     {
                         "loss": MeanOverImages(),
-                        **{
-                            name: MulticlassAccuracy(
-                                num_classes, top_k=k, average="micro", validate_args=False
-                            )
-                            for name, k in ks.items()
-                        },
+                        **{name: TopK(k) for name, k in ks.items()},
                     }
                 )
                 for stage in ("train", "val", "test")

@@ -15,6 +15,7 @@ from experiments.recipes._matching import (
     check_maps,
     soft_cross_entropy,
 )
+from experiments.recipes._metrics import MeanOverImages
 from experiments.recipes.classify import Classify
 
 
@@ -82,6 +83,7 @@ class Distill(Classify):
                 f"of modules; this network has {known}"
             )
         self.weights = weights
+        self.parts = nn.ModuleDict({name: MeanOverImages() for name in weights})
         self.temperature = temperature
         self.attention_norm = attention_norm
         self.places = places if attention > 0 else {}
@@ -115,10 +117,9 @@ class Distill(Classify):
         if self.places:
             parts["attention"] = self._attention()
         for name, part in parts.items():
-            self.log(
-                f"train/{name}", part, on_step=False, on_epoch=True, batch_size=len(x),
-                sync_dist=True,
-            )  # fmt: skip
+            self.parts[name].update(part.detach(), len(x))
+            if "train" not in self._logged:  # which the end of the step marks
+                self.log(f"train/{name}", self.parts[name], on_step=False, on_epoch=True)
         return torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
 
     def _attention(self) -> Tensor:

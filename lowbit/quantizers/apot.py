@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import torch
@@ -34,6 +35,12 @@ def magnitudes(bits: int, additive: bool) -> tuple[float, ...]:
         terms[term].append(2.0**-exponent)
     sums = sorted(sum(chosen) for chosen in itertools.product(*terms))
     return tuple(value / sums[-1] for value in sums)
+
+
+@functools.cache
+def levels_on(levels: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        return torch.tensor(levels, dtype=dtype, device=device)
 
 
 @register("apot")
@@ -81,10 +88,16 @@ class Apot(Quantizer):
         held, inverse = standardise(y.detach(), tuple(range(y.ndim)))
         return straight_through(held, y * inverse), inverse
 
+    def _levels(self, u: Tensor) -> Tensor:
+        """``magnitudes`` where u is: a CUDA graph captures no copy from the processor."""
+        if torch.compiler.is_compiling() or type(u) is not Tensor:
+            return torch.tensor(self.magnitudes, dtype=u.dtype, device=u.device)
+        return levels_on(self.magnitudes, u.dtype, u.device)
+
     def _projected(self, u: Tensor, alpha: Tensor) -> Tensor:
         """The nearest level of clip(u / alpha)."""
         ratio = (u / alpha).clamp(-1 if self.signed else 0, 1)
-        levels = torch.tensor(self.magnitudes, dtype=u.dtype, device=u.device)
+        levels = self._levels(u)
         middles = (levels[1:] + levels[:-1]) / 2
         # right=False: an edge belongs to the level below it.
         nearest = levels[torch.bucketize(ratio.abs().contiguous(), middles)]
