@@ -25,7 +25,8 @@ FOLDER = Path(__file__).resolve().parent / "results"
 # Overrides that change where or how a run is executed but not what it computes.
 ELSEWHERE = (
     "seed", "hydra", "launcher", "sweep", "sweeper", "logger", "data.root", "data.download",
-    "threads", "resume", "packed", "int8", "calibration", "qconfig", "compile", "published",
+    "threads", "resume", "packed", "int8", "calibration", "qconfig", "compile", "cuda_graph",
+    "published",
 )  # fmt: skip
 # Likewise, but what is in them counts: trainer=gpu does not, trainer.max_epochs does.
 ELSEWHERE_AS_A_WHOLE = ("trainer",)

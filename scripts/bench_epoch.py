@@ -110,6 +110,12 @@ def measure(overrides: list[str], images: int, epochs: int) -> dict[str, float]:
     }
 
 
+def command(words: list[str]) -> str:
+    """That of this benchmark, without where the file goes."""
+    kept = [w for i, w in enumerate(words) if "--output" not in (w, *words[i - 1 : i])]
+    return " ".join(["python scripts/bench_epoch.py", *kept])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("--experiment", default="irnet_resnet20_cifar10")
@@ -147,7 +153,7 @@ def main() -> int:
         torch._dynamo.reset()
     if arguments.output is not None:
         result = {
-            "command": "python scripts/bench_epoch.py " + " ".join(sys.argv[1:]),
+            "command": command(sys.argv[1:]),
             **code,
             "lowbit": lowbit.__version__,
             "torch": torch.__version__,

@@ -42,6 +42,7 @@ class Batches(Epochs):
         self.indices = indices
         self.augment = augment
         self.normalise = normalise.to(images.device)
+        self.at_once = AT_ONCE if images.is_cuda else 1
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order, generator = self.order(epoch)
@@ -52,9 +53,8 @@ class Batches(Epochs):
             draws = self.augment.alternate(draws, seen, n, self.seed, epoch).to(self.images.device)
         chosen = self.indices[order].to(self.images.device)
         steps = range(start, len(self))
-        at_once = AT_ONCE if self.images.is_cuda else 1
-        for first in range(0, len(steps), at_once):
-            parts = [self.shares.part(step) for step in steps[first : first + at_once]]
+        for first in range(0, len(steps), self.at_once):
+            parts = [self.shares.part(step) for step in steps[first : first + self.at_once]]
             rows = torch.cat([chosen[part] for part in parts])
             images = self.images[rows]
             if self.augment is not None and draws is not None:

@@ -117,6 +117,19 @@ def test_an_abandoned_epoch_starts_over():
     assert labels_of(batches, 0) == INDICES.tolist()
 
 
+@pytest.mark.parametrize("at_once", [2, 3, 100])
+@pytest.mark.parametrize("place", [{}, {"rank": 1, "world_size": 2}])
+def test_batches_made_together_are_those_made_one_by_one(at_once, place):
+    options = {"augment": CropFlip(padding=1, flip=True), "drop_last": False, "batch_size": 7}
+    single, together = loader(**options, **place), loader(**options, **place)
+    together.at_once = at_once
+    for start in (0, 2):
+        made = list(together.batches(1, start))
+        for (x, y), (u, v) in zip(single.batches(1, start), made, strict=True):
+            assert torch.equal(x, u)
+            assert torch.equal(y, v)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_are_the_same_on_the_device():
