@@ -233,7 +233,6 @@ def graphed(cfg: DictConfig) -> list[pl.Callback]:
         )
     for key, found, fits in (
         ("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1),
-        ("trainer.devices", trainer.devices, 1),
         ("trainer.detect_anomaly", trainer.detect_anomaly, False),
         ("recipe.mixup", cfg.recipe.get("mixup", 0), 0),  # draws a number in each step
     ):
@@ -313,8 +312,10 @@ def build(cfg: DictConfig, folder: Path) -> Run:
 
 def for_test(cfg: DictConfig) -> Run:
     """Data, recipe and a trainer that writes nothing. A recipe has no teacher then."""
+    without: dict[str, Any] = {"compile": False, "cuda_graph": False}
     if cfg.recipe.get("teacher") is not None:
-        cfg = OmegaConf.merge(cfg, {"recipe": {"teacher": None}})  # type: ignore[assignment]
+        without["recipe"] = {"teacher": None}
+    cfg = OmegaConf.merge(cfg, without)  # type: ignore[assignment]
     data, recipe = prepare(cfg)
     trainer = instantiate(
         cfg.trainer,

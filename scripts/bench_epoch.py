@@ -76,8 +76,8 @@ class Clock(pl.Callback):
         times.append(time.perf_counter())
 
 
-def measure(overrides: list[str], images: int, epochs: int) -> dict[str, float]:
-    """Median seconds of an epoch, and of its training steps; the loss at the end."""
+def measure(overrides: list[str], images: int, epochs: int) -> tuple[dict[str, float], str]:
+    """Median seconds of an epoch, and of its training steps; the loss at the end; the device."""
     validating = images // 10
     with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
         cfg = compose(
@@ -102,17 +102,22 @@ def measure(overrides: list[str], images: int, epochs: int) -> dict[str, float]:
         with contextlib.redirect_stderr(io.StringIO()):
             run.trainer.fit(run.recipe, run.data)
     whole = [b - a for a, b in zip(clock.starts, clock.starts[1:], strict=False)][LEFT_OUT:]
-    return {
+    found = {
         "epoch_s": round(statistics.median(whole), 4),
         "training_s": round(statistics.median(clock.training[LEFT_OUT:]), 4),
         "first_epochs_s": round(clock.starts[LEFT_OUT] - begin, 1),
         "train_loss": float(run.trainer.callback_metrics["train/loss"]),
     }
+    return found, device_name(run.trainer.strategy.root_device)
 
 
 def command(words: list[str]) -> str:
     """That of this benchmark, without where the file goes."""
-    kept = [w for i, w in enumerate(words) if "--output" not in (w, *words[i - 1 : i])]
+    kept = [
+        word
+        for i, word in enumerate(words)
+        if "--output" not in (word, *words[i - 1 : i]) and not word.startswith("--output=")
+    ]
     return " ".join(["python scripts/bench_epoch.py", *kept])
 
 
@@ -124,20 +129,24 @@ def main() -> int:
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--output", type=Path, help="a JSON file to write")
-    parser.add_argument("overrides", nargs="*", default=["trainer=gpu"], help="others, after --")
+    parser.add_argument("overrides", nargs="*", help="others, after --")
     arguments = parser.parse_args()
     modes = arguments.modes.split(",")
     if wrong := set(modes) - set(MODES):
         parser.error(f"no mode {', '.join(sorted(wrong))}; there are {', '.join(MODES)}")
     code = source()
     cells: dict[str, Any] = {}
-    device = "cpu" if "trainer=cpu" in arguments.overrides else "cuda"
-    print(f"{arguments.experiment}, {device_name(torch.device(device))}, torch {torch.__version__}")
+    device = None
+    print(f"{arguments.experiment}, torch {torch.__version__}")
     print(f"{'':<18} {'epoch s':>9} {'steps s':>9} {'loss':>8}")
     for mode in modes:
-        common = [f"experiment={arguments.experiment}", f"data.batch_size={arguments.batch}"]
+        common = [
+            f"experiment={arguments.experiment}",
+            f"data.batch_size={arguments.batch}",
+            "trainer=gpu",
+        ]
         try:
-            cell = measure(
+            cell, device = measure(
                 [*common, *MODES[mode], *arguments.overrides], arguments.images, arguments.epochs
             )
         except Exception as error:  # a mode that fails is told, and the others are measured
@@ -151,13 +160,14 @@ def main() -> int:
                 flush=True,
             )
         torch._dynamo.reset()
+    print(f"on {device or 'nothing'}")
     if arguments.output is not None:
         result = {
             "command": command(sys.argv[1:]),
             **code,
             "lowbit": lowbit.__version__,
             "torch": torch.__version__,
-            "device": device_name(torch.device(device)),
+            "device": device,
             "experiment": arguments.experiment,
             "images": arguments.images - arguments.images // 10,
             "batch": arguments.batch,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,20 +18,24 @@ from experiments._app import Problem
 
 Step = Callable[[Callable[[], Any]], Any]
 
+# Steps alike that run before one is captured.
+WARM_UP = 2
+
 # Whose fused kernels read the learning rate from the GPU's memory.
 WITH_LR_ON_GPU = (SGD, Adam, AdamW)
 
 
 class StepGraph(pl.Callback):
-    """Captures forward, loss, backward and update in each epoch's second step; replays the others.
+    """Captures forward, loss, backward and update in each epoch's third step; replays the others.
 
     A small network's step has some hundreds of kernels, which take longer to launch one by one
     than to run. What a step does on the GPU is the same, in the same order. What it does in
-    Python, it does while it is captured: the first step of an epoch runs as it would without, the
-    second is captured anew, and so is one before which a number of the optimizer's groups, or
-    ``step_key`` of the module, has changed. A learning rate that changes at each step is read from
-    the GPU's memory where the optimizer is fused. Steps of another batch size, or with forward
-    pre-hooks, run as they would without.
+    Python, it does while it is captured. So an epoch begins with two steps that run as they would
+    without, in which quantizers begin, torch compiles and cuDNN chooses; and so it is again where
+    a number of the optimizer's groups, or ``step_key`` of the module, has changed. A learning rate
+    that changes at each step is read from the GPU's memory where the optimizer is fused; with
+    another optimizer such steps are not captured, which a warning says. Steps of another batch
+    size, or with forward pre-hooks, run as they would without.
 
     Steps run on a stream of their own: autograd waits for the one on which it first saw a
     parameter, and a graph cannot wait for the default one.
@@ -37,8 +43,12 @@ class StepGraph(pl.Callback):
 
     def __init__(self) -> None:
         self._batch: list[Tensor] = []  # of this step
-        self._step_in_epoch = 0
         self._modules: list[nn.Module] = []
+        self._seen: Any = None  # key and sizes of the steps that ran last, and how many they were
+        self._warm = 0
+        self._steps = 0  # in this epoch
+        self._replayed = 0
+        self._warned = False
         self._static: list[Tensor] = []  # what the graph reads
         self._rates: list[tuple[dict[str, Any], Tensor]] = []  # groups, and their rate there
         self._key: Any = None
@@ -49,6 +59,11 @@ class StepGraph(pl.Callback):
         self._before: Any = None  # the stream to go back to
 
     def setup(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        if stage == "fit" and trainer.world_size > 1:
+            raise Problem(
+                "cuda_graph=true is for one GPU, and this training has "
+                f"{trainer.world_size} processes; give cuda_graph=false"
+            )
         if stage == "fit" and trainer.strategy.root_device.type != "cuda":
             raise Problem(
                 "cuda_graph=true needs an NVIDIA GPU, and this training runs on "
@@ -68,10 +83,19 @@ class StepGraph(pl.Callback):
         optimizer.step = replaced  # type: ignore[method-assign]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._step_in_epoch = 0
-        self._modules = list(
-            pl_module.model.modules()
-        )  # once: to find them takes as long as a step
+        self._steps = self._replayed = 0
+        # Once an epoch: to find them takes as long as a step.
+        self._modules = list(pl_module.model.modules())
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if self._replayed == 0 and self._steps > WARM_UP and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"cuda_graph=true: none of {self._steps} steps was replayed, since a number of "
+                "the optimizer changed before each (a rate that changes at each step is read "
+                "from memory by fused SGD, Adam and AdamW alone)",
+                stacklevel=2,
+            )
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int
@@ -82,20 +106,26 @@ class StepGraph(pl.Callback):
         self, step: Step, optimizer: Optimizer, pl_module: Any, closure: Callable[[], Any]
     ) -> Any:
         """In place of ``optimizer.step(closure)``; the closure is Lightning's, in a partial."""
-        self._step_in_epoch += 1
-        hooked = any(module._forward_pre_hooks for module in self._modules)
-        if self._step_in_epoch == 1 or hooked:
-            self._key = None
+        self._steps += 1
+        if any(module._forward_pre_hooks for module in self._modules):
+            self._seen = None
             return step(closure)
         key = pl_module.current_epoch, pl_module.step_key, *self._numbers(optimizer)
-        if key != self._key:
-            self._capture(step, optimizer, closure)
-            self._key = key
-        elif [x.shape for x in self._batch] != [x.shape for x in self._static]:
-            return step(closure)
-        else:
+        sizes = [x.shape for x in self._batch]
+        if key == self._key:
+            if sizes != [x.shape for x in self._static]:
+                return step(closure)
             for static, x in zip(self._static, self._batch, strict=True):
                 static.copy_(x)
+        else:
+            self._warm = self._warm if (key, sizes) == self._seen else 0
+            self._seen = key, sizes
+            if self._warm < WARM_UP:
+                self._warm += 1
+                return step(closure)
+            self._capture(step, optimizer, closure)
+            self._key = key
+        self._replayed += 1
         for group, rate in self._rates:
             rate.fill_(group["lr"])
         self._graph.replay()
@@ -214,6 +244,9 @@ def captured(run: Callable[[], Any], pool: Any) -> Any:
     graph.capture_begin(pool=pool, capture_error_mode="thread_local")
     try:
         run()
-    finally:
-        graph.capture_end()
+    except BaseException:
+        with contextlib.suppress(Exception):  # whose error would hide this one, its cause
+            graph.capture_end()
+        raise
+    graph.capture_end()
     return graph

@@ -13,8 +13,10 @@ from experiments.data._normalise import Normalise
 from experiments.data._shares import Shares
 from experiments.data._whiten import Whiten
 
-# Batches that a GPU makes together: its kernels for one take longer to launch than to run.
+# Batches that a GPU makes together, as many as fit in so much memory: its kernels for one take
+# longer to launch than to run.
 AT_ONCE = 16
+BYTES_AT_ONCE = 2**28
 
 
 class Batches(Epochs):
@@ -42,7 +44,10 @@ class Batches(Epochs):
         self.indices = indices
         self.augment = augment
         self.normalise = normalise.to(images.device)
-        self.at_once = AT_ONCE if images.is_cuda else 1
+        self.at_once = 1
+        if images.is_cuda:
+            batch = 4 * shares.batch_size * images[0].numel()  # of float32
+            self.at_once = max(1, min(AT_ONCE, BYTES_AT_ONCE // batch))
 
     def batches(self, epoch: int, start: int) -> Iterator[Batch]:
         order, generator = self.order(epoch)

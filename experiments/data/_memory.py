@@ -14,7 +14,7 @@ from experiments.data._module import DataModule
 from experiments.data._normalise import Normalise
 from experiments.data._whiten import Whiten
 
-# Images of a batch on a GPU, which a smaller one leaves idle.
+# Images of a batch that is evaluated on a GPU, which a smaller one leaves idle.
 EVALUATED_ON_GPU = 1000
 
 
@@ -31,6 +31,8 @@ class InMemory(DataModule):
                   pylearn2's MNIST(center=True) does
     whiten        None; ``zca``: global contrast normalisation and ZCA whitening by the training
                   images, in place of ``normalise``; see ``Whiten``
+    eval_batch_size   images per step and process of validation and test; None: ``batch_size``, on a
+                  GPU 1000 at least
     on_device     whether the images lie on the device that trains, where batches are then made;
                   False keeps them in the host's memory
     """
@@ -46,9 +48,15 @@ class InMemory(DataModule):
         center: str | None = None,
         whiten: str | None = None,
         on_device: bool = True,
+        eval_batch_size: int | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
+        if eval_batch_size is not None and eval_batch_size < 1:
+            raise ValueError(
+                f"eval_batch_size of {type(self).__name__} is at least 1; got {eval_batch_size}"
+            )
+        self.eval_batch_size = eval_batch_size
         if center not in (None, "train", "per_split"):
             raise ValueError(
                 f"center of {type(self).__name__} is train, per_split or null; got {center!r}"
@@ -132,6 +140,7 @@ class InMemory(DataModule):
     def _evaluation(
         self, data: tuple[Tensor, Tensor], indices: Tensor, batch_size: int | None = None
     ) -> Batches:
+        batch_size = batch_size or self.eval_batch_size
         if batch_size is None and data[0].is_cuda:
             batch_size = max(self.batch_size, EVALUATED_ON_GPU)
         return Batches(

@@ -5,6 +5,7 @@ torchmetrics' own make a new tensor at each update, of which a graph would see t
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,14 +13,27 @@ from torch import Tensor
 from torchmetrics import Metric
 
 
-class MeanOverImages(Metric):
+class Counts(Metric):
+    """Sums over an epoch's images, in float32 and int64 also where the model is in less."""
+
+    full_state_update = False
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
+        kept = {name: getattr(self, name).dtype for name in self._defaults}
+        super()._apply(fn, *args, **kwargs)
+        for name, dtype in kept.items():
+            setattr(self, name, getattr(self, name).to(dtype))
+            self._defaults[name] = self._defaults[name].to(dtype)  # which it begins anew with
+        return self
+
+
+class MeanOverImages(Counts):
     """The mean of a loss over the images of all batches, those of a small last one no heavier.
 
     A loss that is not finite shows in it. torchmetrics' ``MeanMetric`` hides one or, with
     ``nan_strategy="disable"``, forgets the weights (1.9).
     """
 
-    full_state_update = False
     total: Tensor
     images: Tensor
 
@@ -37,10 +51,9 @@ class MeanOverImages(Metric):
         return self.total / self.images
 
 
-class TopK(Metric):
+class TopK(Counts):
     """The fraction of images whose label is among the k highest scores."""
 
-    full_state_update = False
     hits: Tensor
     images: Tensor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -17,6 +18,13 @@ def fuse(optimizer: Optimizer, sparse: set[int]) -> None:
     2.0 fused), where SGD's are few. ``sparse`` are the ids of parameters whose gradients may be
     sparse, which fused kernels do not take.
     """
+    _fuse_groups(optimizer, sparse)
+    optimizer.register_step_pre_hook(_lay_out_alike)
+    # A checkpoint has the options of the device that it was made on.
+    optimizer.register_load_state_dict_post_hook(functools.partial(_fuse_groups, sparse=sparse))
+
+
+def _fuse_groups(optimizer: Optimizer, sparse: set[int]) -> None:
     for group in optimizer.param_groups:
         weights = group["params"]
         if not all(p.is_floating_point() and id(p) not in sparse for p in weights):
@@ -24,8 +32,11 @@ def fuse(optimizer: Optimizer, sparse: set[int]) -> None:
         on_processor = "betas" in group and all(p.device.type == "cpu" for p in weights)
         if on_processor or all(p.is_cuda for p in weights):
             fuse_group(group)
-    if any(group.get("fused") for group in optimizer.param_groups):
-        optimizer.register_step_pre_hook(_lay_out_alike)
+        if group.get("fused"):
+            for p in weights:  # fused kernels count steps where the parameter is
+                step = optimizer.state.get(p, {}).get("step")
+                if isinstance(step, Tensor) and step.device != p.device:
+                    optimizer.state[p]["step"] = step.to(p.device, torch.float32)
 
 
 def fuse_group(group: dict[str, Any]) -> None:

@@ -90,9 +90,10 @@ class Apot(Quantizer):
 
     def _levels(self, u: Tensor) -> Tensor:
         """``magnitudes`` where u is: a CUDA graph captures no copy from the processor."""
-        if torch.compiler.is_compiling() or type(u) is not Tensor:
-            return torch.tensor(self.magnitudes, dtype=u.dtype, device=u.device)
-        return levels_on(self.magnitudes, u.dtype, u.device)
+        traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+        if u.is_cuda and type(u) is Tensor and not traced:
+            return levels_on(self.magnitudes, u.dtype, u.device)
+        return torch.tensor(self.magnitudes, dtype=u.dtype, device=u.device)
 
     def _projected(self, u: Tensor, alpha: Tensor) -> Tensor:
         """The nearest level of clip(u / alpha)."""

@@ -101,7 +101,8 @@ class Lq(Quantizer):
         square = (count[..., None, None] * outer).sum(1)
         square = square + RIDGE * torch.eye(self.bits, dtype=y.dtype, device=y.device)
         right = (total[..., None] * codes).sum(1) + RIDGE * basis
-        fitted = torch.linalg.solve(square, right)
+        # Not solve, which waits for the GPU to look for an error; with RIDGE there is none.
+        fitted = torch.linalg.solve_ex(square, right).result
         self.basis.copy_(torch.lerp(fitted, basis, self.momentum))
         self.started.fill_(True)
 

@@ -133,3 +133,23 @@ def test_a_gpu_takes_one_kernel(factory):
     model(torch.ones(4, 3, device="cuda")).sum().backward()
     optimizer.step()
     assert model.weight.isfinite().all()
+
+
+def test_a_checkpoint_of_plain_steps_goes_on_in_fused_ones():
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    plain = torch.optim.Adam(model.parameters(), lr=0.1)
+    model(torch.ones(2, 3)).sum().backward()
+    plain.step()
+    optimizer = by_role(model, torch.optim.Adam, lr=0.1)
+    state = plain.state_dict()
+    state["param_groups"] = [
+        {**theirs, "params": ours["params"]}
+        for theirs, ours in zip(
+            state["param_groups"], optimizer.state_dict()["param_groups"], strict=True
+        )
+    ]
+    assert not state["param_groups"][0]["fused"]
+    optimizer.load_state_dict(state)
+    assert optimizer.param_groups[0]["fused"] is True
+    optimizer.step()
+    assert all(state["step"] == 2 for state in optimizer.state.values())

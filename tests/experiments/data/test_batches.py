@@ -130,6 +130,22 @@ def test_batches_made_together_are_those_made_one_by_one(at_once, place):
             assert torch.equal(y, v)
 
 
+def test_batches_made_together_fit_in_memory(monkeypatch):
+    class OnGPU(torch.Tensor):
+        is_cuda = True
+
+    def at_once(side, batch_size):
+        images = torch.zeros(1, 3, side, side, dtype=torch.uint8).as_subclass(OnGPU)
+        shares = Shares(2000, batch_size, training=True)
+        normalise = Normalise("unit", (0.5,) * 3, (0.5,) * 3)
+        return Batches(images, LABELS, INDICES, shares, normalise).at_once
+
+    assert loader().at_once == 1
+    assert at_once(32, 128) == 16
+    assert at_once(224, 128) == 3
+    assert at_once(224, 1000) == 1
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_batches_are_the_same_on_the_device():
