@@ -117,7 +117,8 @@ def closing(published: Mapping[str, Any] | None, metrics: Mapping[str, float]) -
         return None
     accuracy = ours(published, metrics)
     assert accuracy is not None
-    which = "last epoch" if published["selection"] == "last" else "best by validation"
+    last = published["selection"] == "last" or "val/accuracy" not in metrics
+    which = "last epoch" if last else "best by validation"
     line = (
         f"published: {figure(published)}; ours: {100 * accuracy:.2f} % ({which}); "
         f"gap: {100 * difference:+.2f} points"

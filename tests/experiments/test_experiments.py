@@ -1,10 +1,12 @@
 """Every experiment composes, and trains two batches on images of the right shape."""
 
+import inspect
 import json
 import re
 
 import pytest
 import torch
+from hydra.utils import get_class
 from omegaconf import ListConfig
 
 from experiments import _packed
@@ -101,6 +103,28 @@ def test_an_experiment_opens_with_paper_command_figure_and_time(experiment):
     for word in ("paper", "command", "published", "time"):
         assert re.search(rf"^# {word} ", head, re.MULTILINE), f"no {word}"
     assert len(head.splitlines()) <= 30
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_its_own_data_take_what_an_experiment_says_of_them(experiment, config):
+    data = config(f"experiment={experiment}").data
+    assert "Synthetic" not in data._target_
+    taken = {
+        name
+        for base in get_class(data._target_).__mro__
+        for name in inspect.signature(base.__init__).parameters
+    }
+    assert not set(data) - {"_target_"} - taken
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_says_of_which_epoch_its_published_figure_is(experiment, config):
+    published = config(f"experiment={experiment}").published
+    head = (CONFIGS / "experiment" / f"{experiment}.yaml").read_text()
+    if published is not None:
+        line = re.search(r"^# published .*(\n#   .*)*", head, re.MULTILINE)
+        assert line is not None
+        assert re.search(r"epoch|validation", line.group()), line.group()
 
 
 @pytest.mark.parametrize("quantizer", QUANTIZERS)
