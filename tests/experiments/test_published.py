@@ -9,7 +9,7 @@ from experiments import _published
 from experiments._app import Problem
 
 BEST = {"value": 0.99, "selection": "best", "mark": "V1", "accept": [0.98, 1.0]}
-METRICS = {"test/accuracy": 0.985, "test/accuracy_last": 0.97}
+METRICS = {"val/accuracy": 0.98, "test/accuracy": 0.985, "test/accuracy_last": 0.97}
 
 
 def test_a_published_last_epoch_is_held_against_our_last():
@@ -32,6 +32,8 @@ def test_the_closing_line_has_both_figures_their_rules_and_the_band():
     # 0.9 + 0.08 is a hair below 0.98.
     assert "inside" in _published.closing(BEST, {"test/accuracy": 0.9 + 0.08 - 1e-12})
     assert _published.closing(None, METRICS) is None
+    unvalidated = {"test/accuracy": 0.97, "test/accuracy_last": 0.97}
+    assert "ours: 97.00 % (last epoch)" in _published.closing(BEST, unvalidated)
 
 
 @pytest.mark.parametrize(
