@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 from torch import Tensor, nn
 
 from lowbit.models._blocks import activation as make_activation
+from lowbit.models._blocks import behind_dropout
 from lowbit.nn import QLinear
 from lowbit.quantizers import Spec
 
@@ -15,7 +17,7 @@ from lowbit.quantizers import Spec
 class MLP(nn.Module):
     """Multilayer perceptron with quantized hidden layers.
 
-        flatten - Linear - BN - [ activation - dropout - QLinear - BN ]* - activation - Linear
+        flatten - Linear - BN - [ activation - QLinear - BN ]* - activation - Linear
 
     ``hidden`` holds the width of each hidden layer: h widths make h - 1 quantized layers
     between the full-precision first and last. With ``binary_ends`` those two are quantized as
@@ -27,8 +29,9 @@ class MLP(nn.Module):
 
     ``activation``    a name of ``ACTIVATIONS``; ``None``: ReLU where the next layer reads real
                       numbers, nothing where it has an input quantizer of one or two bits
-    ``dropout``       before each layer but the first, and so before its quantizer: a dropped
-                      input is 0, whose sign is +1
+    ``dropout``       share of quantized inputs that are 0 in training, before each layer but the
+                      first; the quantizer stands in front, as in BNN's code (behind it, it would
+                      make +1 of a dropped input, more often than in evaluation)
     ``input_dropout`` before the first layer
     ``norm_eps``      of the batch norms; the code of BinaryConnect and BNN has 1e-4
 
@@ -64,14 +67,15 @@ class MLP(nn.Module):
         if len(hidden) == 0:
             raise ValueError("hidden needs the width of one hidden layer at least; got none")
 
-        def quantized(inputs: int, outputs: int) -> QLinear:
-            return QLinear(
-                inputs,
-                outputs,
-                bias=False,
-                input_quantization=input_quantization,
-                weight_quantization=weight_quantization,
-                gradient_cancellation_threshold=gradient_cancellation_threshold,
+        quantization: dict[str, Any] = {
+            "input_quantization": input_quantization,
+            "weight_quantization": weight_quantization,
+            "gradient_cancellation_threshold": gradient_cancellation_threshold,
+        }
+
+        def quantized(before: int, after: int) -> list[nn.Module]:
+            return behind_dropout(
+                QLinear, before, after, bias=False, dropout=dropout, quantization=quantization
             )
 
         inputs = in_channels * image_size**2
@@ -86,18 +90,16 @@ class MLP(nn.Module):
         layers.append(nn.BatchNorm1d(hidden[0], eps=norm_eps))
         for before, after in pairwise(hidden):
             layers.append(make_activation(activation, before, input_quantization))
-            if dropout > 0:
-                layers.append(nn.Dropout(dropout))
-            layers += [quantized(before, after), nn.BatchNorm1d(after, eps=norm_eps)]
+            layers += [*quantized(before, after), nn.BatchNorm1d(after, eps=norm_eps)]
 
         last_reads = input_quantization if binary_ends else None
         layers.append(make_activation(activation, hidden[-1], last_reads))
-        if dropout > 0:
-            layers.append(nn.Dropout(dropout))
         if binary_ends:
             norm = nn.BatchNorm1d(num_classes, eps=norm_eps)
-            layers += [quantized(hidden[-1], num_classes), norm]
+            layers += [*quantized(hidden[-1], num_classes), norm]
         else:
+            if dropout > 0:
+                layers.append(nn.Dropout(dropout))
             layers.append(nn.Linear(hidden[-1], num_classes))
         self.layers = nn.Sequential(*layers)
 
