@@ -424,3 +424,15 @@ def test_a_wrong_argument_is_named(make, message):
 def test_lenet_takes_images_of_8_with_padding():
     model = LeNet(1, 10, 8, kernel_size=3, padding=1, **SIGN)
     assert model(batch((1, 8, 8))).shape == (4, 10)
+
+
+def test_the_mlp_drops_quantized_inputs_not_those_of_a_sign():
+    model = MLP(1, 10, 8, (32, 32), binary_ends=True, dropout=0.5, **SIGN)
+    read = []
+    for layer in model.layers:
+        if isinstance(layer, QLinear):
+            layer.register_forward_pre_hook(lambda module, inputs: read.append(inputs[0]))
+    model(torch.randn(16, 1, 8, 8))
+    assert len(read) == 3
+    for x in read[1:]:
+        assert set(x.unique().tolist()) == {-2.0, 0.0, 2.0}
