@@ -51,7 +51,7 @@ def missing(experiment: Mapping[str, Any], role: str) -> list[str]:
         for one in made
         if one is not None
         and one.two_level
-        and one.made_for != OTHER[role]
+        and one.made_for in (role, "either")
         and one.name not in done
     )
 

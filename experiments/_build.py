@@ -24,6 +24,7 @@ from experiments.callbacks.compiled import MODES, WITH_GRAPHS, Compiled
 from experiments.callbacks.description import Description
 from experiments.callbacks.step_graph import StepGraph
 from experiments.recipes import _teacher
+from lowbit.nn import quantize_gradients
 from lowbit.qconfig import get_default_qconfig
 
 # How a trained model becomes int8: ranges from calibration, as it runs, or from its training.
@@ -61,10 +62,12 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def quantization(cfg: DictConfig) -> dict[str, Any]:
-    """The three quantization arguments of a model, checked."""
+def _quantizers(cfg: DictConfig) -> dict[str, Any]:
+    """What the group ``quantizer`` says, checked."""
     given = OmegaConf.to_container(cfg.quantizer, resolve=True)
-    for role in ("input", "weight"):
+    assert isinstance(given, dict)
+    given.setdefault("gradient", None)  # the configurations of older checkpoints have none
+    for role in ("input", "weight", "gradient"):
         if isinstance(given[role], str) and given[role].startswith("{"):
             # Presets quote their mappings, or one on the command line would merge into theirs.
             given[role] = OmegaConf.to_container(OmegaConf.create(given[role]))
@@ -79,11 +82,30 @@ def quantization(cfg: DictConfig) -> dict[str, Any]:
             "quantizer.gradient_cancellation_threshold is a number of at least 0, or null for "
             f"no cancellation; got {threshold!r}"
         )
+    return given
+
+
+def quantization(cfg: DictConfig) -> dict[str, Any]:
+    """The three quantization arguments of a model, checked."""
+    given = _quantizers(cfg)
     return {
         "input_quantization": given["input"],
         "weight_quantization": given["weight"],
-        "gradient_cancellation_threshold": threshold,
+        "gradient_cancellation_threshold": given["gradient_cancellation_threshold"],
     }
+
+
+def _quantize_gradients(cfg: DictConfig, model: nn.Module) -> None:
+    spec = _quantizers(cfg)["gradient"]
+    if spec is None:
+        return
+    with clear_errors(ValueError, key="quantizer.gradient"):
+        layers = quantize_gradients(model, spec)
+    if layers == 0:
+        raise Problem(
+            f"quantizer.gradient={spec!r}: {type(model).__name__} has no layer for it, as this "
+            "recipe makes it; give quantizer.gradient=null"
+        )
 
 
 def make_data(cfg: DictConfig) -> pl.LightningDataModule:
@@ -178,6 +200,7 @@ def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
         scheduler=instantiate(cfg.get("scheduler"), _convert_="all"),
         seed=cfg.seed,
     )
+    _quantize_gradients(cfg, recipe.model)  # type: ignore[arg-type]
     # An unclaimed parameter or a wrong option shows now.
     with clear_errors(key="optimizer"):
         optimizer = recipe.make_optimizer(recipe.model)

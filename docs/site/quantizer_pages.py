@@ -95,8 +95,8 @@ def facts(name: str) -> list[str]:
     assert isinstance(quantizer, Quantizer)
     levels = [f"{level:g}" for level in quantizer.levels or ()]
     rows = {
-        "its source quantizes": {"input": "inputs", "weight": "weights"}.get(
-            quantizer.made_for, "inputs and weights"
+        "its source quantizes": {"either": "inputs and weights"}.get(
+            quantizer.made_for, f"{quantizer.made_for}s"
         ),
         "bits": "full precision" if quantizer.bits == 32 else str(quantizer.bits),
         "values": ", ".join(levels) or "by data or parameters",
@@ -121,8 +121,9 @@ def arguments(name: str) -> list[str]:
 
 def use(name: str) -> list[str]:
     """How it is named in code and on the command line, where its source has it."""
-    role = "weight" if quantizers.resolve(name).made_for == "weight" else "input"
-    other = {"input": "weight", "weight": "input"}[role]
+    made_for = quantizers.resolve(name).made_for
+    role = "input" if made_for == "either" else made_for
+    other = "input" if role == "weight" else "weight"
     lines = [f'QLinear(256, 256, {role}_quantization="{name}", {other}_quantization="sign")']
     given = next(iter(inspect.signature(quantizers.resolve(name)).parameters.values()), None)
     if given is not None and given.default is not given.empty:

@@ -121,7 +121,7 @@ def explained(cls: type[Quantizer]) -> str:
 
 
 def _role(quantizer: Quantizer) -> str:
-    return "weight" if quantizer.made_for == "weight" else "input"
+    return "input" if quantizer.made_for == "either" else quantizer.made_for
 
 
 def _word(spec: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from lowbit.nn.conv import QConv1d, QConv2d, QConv3d
 from lowbit.nn.conv_transpose import QConvTranspose1d, QConvTranspose2d, QConvTranspose3d
 from lowbit.nn.dprelu import DPReLU
 from lowbit.nn.embedding import QEmbedding, QEmbeddingBag
+from lowbit.nn.gradient import quantize_gradients
 from lowbit.nn.learned_scale import LearnedScale
 from lowbit.nn.linear import QLinear
 from lowbit.nn.maxout import Maxout
@@ -35,4 +36,5 @@ __all__ = [
     "QuantizedLayer",
     "RPReLU",
     "latent_layers",
+    "quantize_gradients",
 ]

@@ -30,37 +30,57 @@ def checked_threshold(threshold: float | None) -> float | None:
     return float(threshold)
 
 
+class _QuantizeGradient(torch.autograd.Function):
+    """x, whose gradient is ``quantizer(gradient)``."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, quantizer: Quantizer) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Quantizer], output: Tensor) -> None:
+        _, ctx.quantizer = inputs
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return ctx.quantizer(gradient), None
+
+
 class QuantizedLayer(nn.Module):
     """Mixin of the layers that compute ``op(q_in(x), q_w(weight), bias)``.
 
-    The gradient to the input is 0 where |x| > ``gradient_cancellation_threshold``.
+    The gradient to the input is 0 where |x| > ``gradient_cancellation_threshold``; all gradients
+    are made of ``q_g(gradient to the output)`` where there is a ``gradient_quantization``.
     """
 
     weight: Tensor
     bias: Any
     input_quantization: Quantizer | None
     weight_quantization: Quantizer | None
+    gradient_quantization: Quantizer | None
     gradient_cancellation_threshold: float | None
+
+    # Channels of the output and their axis; None where its gradient takes no quantizer.
+    output_layout: tuple[int, int] | None = None
 
     def _set_quantization(
         self,
         input_quantization: Spec,
         weight_quantization: Spec,
         gradient_cancellation_threshold: float | None,
+        gradient_quantization: Spec = None,
         *,
         input_layout: tuple[int, int],
         weight_layout: tuple[int, int],
+        output_layout: tuple[int, int] | None = None,
     ) -> None:
         """Make this layer's own quantizers; a layout is (number of channels, their axis)."""
-        for name, spec, layout in (
-            ("input_quantization", input_quantization, input_layout),
-            ("weight_quantization", weight_quantization, weight_layout),
-        ):
-            quantizer = quantizers.get(spec)
-            if quantizer is not None:
-                quantizer.bind(*layout)
-                quantizer.to(device=self.weight.device, dtype=self.weight.dtype)
-            setattr(self, name, quantizer)
+        self.output_layout = output_layout
+        self._set_quantizer("input_quantization", input_quantization, input_layout)
+        self._set_quantizer("weight_quantization", weight_quantization, weight_layout)
+        self.set_gradient_quantization(gradient_quantization)
         self.gradient_cancellation_threshold = checked_threshold(gradient_cancellation_threshold)
         if self._is_input_scaled() and type(self)._input_magnitude is (
             QuantizedLayer._input_magnitude
@@ -69,6 +89,30 @@ class QuantizedLayer(nn.Module):
                 f"{type(self).__name__} has no scale by the magnitude of its inputs: "
                 "act_scale is for QLinear and QConv1d/2d/3d"
             )
+
+    def _set_quantizer(self, name: str, spec: Spec, layout: tuple[int, int]) -> None:
+        quantizer = quantizers.get(spec)
+        if quantizer is not None:
+            quantizer.bind(*layout)
+            quantizer.to(device=self.weight.device, dtype=self.weight.dtype)
+        setattr(self, name, quantizer)
+
+    def set_gradient_quantization(self, gradient_quantization: Spec) -> None:
+        """Quantize the gradient to the output from now on; ``None``: no longer.
+
+        Raises ``ValueError`` for a quantizer with parameters or buffers, which nothing would train
+        and every checkpoint of the layer would need.
+        """
+        quantizer = quantizers.get(gradient_quantization)
+        held = [] if quantizer is None else list(quantizer.state_dict())
+        if held:
+            raise ValueError(
+                f"gradient_quantization={quantizer} keeps {', '.join(held)}, which no gradient "
+                "reaches; take one that keeps nothing, such as 'dorefa_gradient'"
+            )
+        if quantizer is not None and self.output_layout is None:
+            raise ValueError(f"{type(self).__name__} takes no gradient_quantization")
+        self._set_quantizer("gradient_quantization", quantizer, self.output_layout or (1, -1))
 
     # Whether calls may take the fast path of _fused.py; False runs the specification.
     fused: bool = True
@@ -138,6 +182,10 @@ class QuantizedLayer(nn.Module):
             return self.weight
         return self.weight_quantization(self.weight)
 
+    def _with_quantized_gradient(self, y: Tensor) -> Tensor:
+        quantizer = self.gradient_quantization
+        return y if quantizer is None else _QuantizeGradient.apply(y, quantizer)
+
     def _is_input_scaled(self) -> bool:
         return self.weight_quantization is not None and self.weight_quantization.act_scale
 
@@ -150,6 +198,9 @@ class QuantizedLayer(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._with_quantized_gradient(self._output(x))
+
+    def _output(self, x: Tensor) -> Tensor:
         if self._is_input_scaled():
             y = self._op(self._quantized_input(x), self._quantized_weight(), None)
             return self._plus_bias(y * self._input_magnitude(x))

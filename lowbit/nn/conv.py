@@ -41,6 +41,7 @@ class _QConv(QuantizedLayer, _ConvNd):
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
         gradient_cancellation_threshold: float | None = None,
+        gradient_quantization: Spec = None,
         pad_value: float | None = None,
     ) -> None:
         super().__init__(
@@ -60,8 +61,10 @@ class _QConv(QuantizedLayer, _ConvNd):
             input_quantization,
             weight_quantization,
             gradient_cancellation_threshold,
+            gradient_quantization,
             input_layout=(in_channels, -len(self.kernel_size) - 1),
             weight_layout=(out_channels, 0),
+            output_layout=(out_channels, -len(self.kernel_size) - 1),
         )
         self.pad_value = self._checked_pad_value(pad_value)
 
@@ -259,7 +262,7 @@ class QConv2d(_QConv, nn.Conv2d):
 
     Padding happens after quantization, with ``pad_value``: -1, 0 or +1. ``None`` takes what
     adds no new value: -1 where the input quantizer gives exactly -1 and +1, else 0. The
-    quantizers and ``gradient_cancellation_threshold`` are as in ``QLinear``; all other
+    quantizers and the gradient's arguments are as in ``QLinear``; all other
     arguments are those of ``torch.nn.Conv2d``. With both quantizers ``None`` it is that layer.
 
     >>> layer = QConv2d(3, 8, 3, padding=1, input_quantization="sign", weight_quantization="sign")

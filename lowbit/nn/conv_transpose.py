@@ -37,6 +37,7 @@ class _QConvTranspose(QuantizedLayer, _ConvTransposeNd):
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
         gradient_cancellation_threshold: float | None = None,
+        gradient_quantization: Spec = None,
     ) -> None:
         super().__init__(  # nn.ConvTranspose2d's signature
             in_channels,
@@ -56,8 +57,10 @@ class _QConvTranspose(QuantizedLayer, _ConvTransposeNd):
             input_quantization,
             weight_quantization,
             gradient_cancellation_threshold,
+            gradient_quantization,
             input_layout=(in_channels, -len(self.kernel_size) - 1),
             weight_layout=(out_channels // groups, 1),
+            output_layout=(out_channels, -len(self.kernel_size) - 1),
         )
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -71,7 +74,7 @@ class _QConvTranspose(QuantizedLayer, _ConvTransposeNd):
             self.dilation,  # type: ignore[arg-type]
         )
         transpose = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)
-        return transpose[len(self.kernel_size) - 1](
+        y = transpose[len(self.kernel_size) - 1](
             self._quantized_input(x),
             self._quantized_weight(),
             self.bias,
@@ -81,6 +84,7 @@ class _QConvTranspose(QuantizedLayer, _ConvTransposeNd):
             self.groups,
             self.dilation,
         )
+        return self._with_quantized_gradient(y)
 
 
 class QConvTranspose1d(_QConvTranspose, nn.ConvTranspose1d):
@@ -94,7 +98,7 @@ class QConvTranspose2d(_QConvTranspose, nn.ConvTranspose2d):
     """``torch.nn.ConvTranspose2d`` on quantized input and weight: x (N, C, H, W) or (C, H, W).
 
     y = conv_transpose(q_in(x), q_w(weight)) + bias. The quantizers and
-    ``gradient_cancellation_threshold`` are as in ``QLinear``; all other arguments are those of
+    the gradient's arguments are as in ``QLinear``; all other arguments are those of
     ``torch.nn.ConvTranspose2d``.
 
     >>> import torch

@@ -20,8 +20,9 @@ class QLinear(QuantizedLayer, nn.Linear):
 
     ``input_quantization`` and ``weight_quantization`` name quantizers (``"sign"``, a mapping
     with a name, a ``Quantizer``, ``None`` for full precision); the gradient to x is 0 where
-    |x| > ``gradient_cancellation_threshold`` (``None``: nowhere). ``weight`` is latent: full
-    precision, quantized in each forward.
+    |x| > ``gradient_cancellation_threshold`` (``None``: nowhere). All gradients are made of
+    ``q_g(gradient to y)`` where ``gradient_quantization`` names a quantizer. ``weight`` is latent:
+    full precision, quantized in each forward.
 
     >>> layer = QLinear(4, 2, input_quantization="sign", weight_quantization="sign")
     >>> bool(((layer(torch.randn(3, 4)) - layer.bias).abs() <= 4).all())
@@ -39,14 +40,17 @@ class QLinear(QuantizedLayer, nn.Linear):
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
         gradient_cancellation_threshold: float | None = None,
+        gradient_quantization: Spec = None,
     ) -> None:
         super().__init__(in_features, out_features, bias, device=device, dtype=dtype)
         self._set_quantization(
             input_quantization,
             weight_quantization,
             gradient_cancellation_threshold,
+            gradient_quantization,
             input_layout=(in_features, -1),
             weight_layout=(out_features, 0),
+            output_layout=(out_features, -1),
         )
 
     def _op(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

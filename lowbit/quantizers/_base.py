@@ -53,8 +53,8 @@ class Quantizer(nn.Module):
 
     Facts, read by layers and by conversion:
 
-    made_for            "input" or "weight", what its source quantizes with it, or "either"; layers
-                        take any for both
+    made_for            "input", "weight" or "gradient", what its source quantizes with it, or
+                        "either" of the first two; layers take any for all
     bits                how many bits code one output value (32: full precision)
     signed              whether the codes are signed; with a zero point, values may be either way
     levels              the output values where data and parameters do not move them, else None

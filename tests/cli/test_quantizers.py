@@ -23,6 +23,16 @@ def test_the_list_has_every_quantizer(run):
     assert first["twn"] == ["2", "weight"]
 
 
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("sign", "input"), ("lsq", "input"), ("twn", "weight"), ("dorefa_gradient", "gradient")],
+)
+def test_its_use_is_the_one_it_was_made_for(run, name, role):
+    out = run("quantizers", name).out
+    assert f'QConv2d(…, {role}_quantization="{name}")' in out
+    assert f"python -m experiments.train quantizer.{role}={name}" in out
+
+
 def test_json_has_the_facts_and_the_source(run):
     rows = {row["name"]: row for row in json.loads(run("quantizers", "--json").out)}
     assert rows["lsq"]["source"] == "LSQ, Esser et al. 2020, eq. 1 to 3 and section 2.2."

@@ -41,6 +41,12 @@ def trained_folders(folder):
         (["quantizer.input=aprox_sign"], "did you mean 'approx_sign'"),
         (["quantizer.weight={name:swish_sign,betta:10}"], "betta"),
         (["quantizer.gradient_cancellation_threshold=-1"], "at least 0"),
+        (["quantizer.gradient=dorefa_gradiant"], "quantizer.gradient: .*'dorefa_gradient'"),
+        (["quantizer.gradient=lsq"], "quantizer.gradient: .*keeps .*step"),
+        (
+            ["recipe=quantization_aware", "quantizer=int8", "quantizer.gradient=sign"],
+            "quantizer.gradient='sign': .* has no layer for it",
+        ),
         (["quantizer.gradient_cancellation_threshold=true"], "got True"),
         (["seed=null"], "seed is a whole number"),
         (["callbacks=[]"], "callbacks.checkpoint has options but no _target_"),

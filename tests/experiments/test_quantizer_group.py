@@ -5,7 +5,8 @@ import pytest
 from experiments import _quantizer_group
 from experiments._app import CONFIGS
 
-FLOAT = [f"quantizer.{key}=null" for key in ("input", "weight", "gradient_cancellation_threshold")]
+KEYS = ("input", "weight", "gradient_cancellation_threshold", "gradient")
+FLOAT = [f"quantizer.{key}=null" for key in KEYS]
 
 
 def spelled_out(*words):

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
-from experiments import schedules
+from experiments import _build, schedules
 from experiments.recipes._losses import LOSSES, smooth
 from experiments.recipes.classify import Classify
+from lowbit.nn import QuantizedLayer
 
 
 def rates(schedule, steps, **options):
@@ -133,6 +134,7 @@ def test_many_classes_have_a_top5():
         "trainer.accumulate_grad_batches=2",
         "trainer.precision=bf16-mixed",
         "recipe.loss=squared_hinge_sum",
+        "quantizer.gradient={name:dorefa_gradient,bits:8}",
         "data.val_size=0",
         "callbacks=[default,flip_ratio,cancelled_gradients,weight_clip,normalisation_floor]",
         "logger=default",
@@ -158,6 +160,18 @@ def test_options_train(override, tiny, tmp_path):
 def test_a_binary_network_learns(tiny):
     metrics = tiny("trainer.max_epochs=15", "data.signal=0.9", "optimizer.lr=0.01")
     assert metrics["test/accuracy"] > 0.8
+
+
+def test_gradients_are_quantized_in_every_layer_where_asked(tiny_config):
+    cfg = tiny_config("quantizer.gradient={name:dorefa_gradient,bits:4}", "quantizer=dorefa")
+    _, recipe = _build.prepare(cfg)
+    layers = [m for m in recipe.model.modules() if isinstance(m, QuantizedLayer)]
+    assert [layer.gradient_quantization.bits for layer in layers] == [4] * len(layers)
+    assert layers
+    _, plain = _build.prepare(tiny_config("quantizer=dorefa"))
+    assert list(plain.state_dict()) == list(recipe.state_dict())
+    del cfg.quantizer.gradient  # as in checkpoints from before there was one
+    assert _build.prepare(cfg)
 
 
 def test_bop_flips_binary_weights_and_its_rate_alone_falls(tiny, tmp_path):

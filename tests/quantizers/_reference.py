@@ -232,6 +232,13 @@ def dorefa_weight(w: Array, g: Array, k: int, grad: str) -> tuple[Array, Array]:
     return value, dx
 
 
+def dorefa_gradient(g: Array, k: int, u: Array) -> Array:
+    """``u``: the draws of [-1/2, 1/2); rows are samples. No sample is all zeros."""
+    top = np.max(np.abs(g.reshape(len(g), -1)), axis=1)
+    unit = g / rows(g, top) * 0.5 + 0.5 + u / (2**k - 1)
+    return (q_k(np.clip(unit, 0, 1), k) - 0.5) * rows(g, top) * 2
+
+
 def pact(x: Array, g: Array, alpha: float, k: int) -> tuple[Array, Array, Array]:
     levels = 2**k - 1
     value = np.round(np.clip(x, 0, alpha) * levels / alpha) * alpha / levels

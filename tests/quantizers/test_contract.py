@@ -33,6 +33,7 @@ VARIANTS: list[dict[str, Any]] = [
     {"name": "apot", "bits": 3, "additive": False},
     {"name": "approx_sign", "unit_deviation": True},
     {"name": "approx_sign", "standardise": True},
+    {"name": "dorefa_gradient", "bits": 1},
     {"name": "dorefa_input", "bits": 1},
     {"name": "dorefa_weight", "bits": 3},
     {"name": "dorefa_weight", "bits": 3, "grad": "stopmax"},
@@ -101,6 +102,8 @@ def starts_from_data(spec: Any) -> bool:
 
 def by_sample(spec: Any) -> bool:
     quantizer = get(spec)
+    if quantizer.made_for == "gradient":
+        return True
     return getattr(quantizer, "standardise", False) and getattr(quantizer, "activation", True)
 
 
@@ -176,10 +179,12 @@ def test_docstring_says_value_slope_arguments_and_source(name: str) -> None:
 @by_name
 def test_made_for_is_what_name_and_first_line_say(name: str) -> None:
     cls = quantizers.resolve(name)
-    assert cls.made_for in ("input", "weight", "either")
+    assert cls.made_for in ("input", "weight", "gradient", "either")
     first = (inspect.getdoc(cls) or "").partition("\n")[0].lower()
-    for role in ("input", "weight"):
-        if name.endswith(f"_{role}") or re.search(rf"\b{role}s?\b", first):
+    for role in ("input", "weight", "gradient"):
+        # Of slopes they speak too: "a clipped gradient". Of what is quantized they begin with.
+        said = rf"^{role}s\b" if role == "gradient" else rf"\b{role}s?\b"
+        if name.endswith(f"_{role}") or re.search(said, first):
             assert cls.made_for == role
 
 

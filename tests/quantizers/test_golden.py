@@ -529,6 +529,32 @@ def test_dorefa_input(bits: int) -> None:
     check(quantizer_of({"name": "dorefa_input", "bits": bits}), POINTS, (value, dx), g)
 
 
+@pytest.mark.parametrize("shape", [(5, 7), (3, 4, 2, 2)])
+@pytest.mark.parametrize("bits", [1, 2, 4, 6, 8])
+def test_dorefa_gradient(bits: int, shape: tuple[int, ...]) -> None:
+    g = np.random.default_rng(bits).normal(size=shape) * 1e-3
+    quantizer = quantizer_of({"name": "dorefa_gradient", "bits": bits})
+    close(quantizer.eval()(torch.from_numpy(g)), ref.dorefa_gradient(g, bits, np.zeros(shape)))
+    torch.manual_seed(bits)
+    u = torch.rand(shape, dtype=torch.float64).numpy() - 0.5
+    torch.manual_seed(bits)
+    close(quantizer.train()(torch.from_numpy(g)), ref.dorefa_gradient(g, bits, u))
+
+
+def test_dorefa_gradient_is_right_on_average_and_keeps_zeros_and_overflows() -> None:
+    quantizer = quantizer_of({"name": "dorefa_gradient", "bits": 2})
+    g = torch.tensor([[1.0, -0.4, 0.0, 0.1]])
+    torch.manual_seed(0)
+    mean = torch.stack([quantizer(g) for _ in range(20_000)]).mean(0)
+    # A draw is one of two values 2/3 apart: its deviation is at most 1/3, a mean's 1/424.
+    torch.testing.assert_close(mean, g, rtol=0, atol=0.012)
+    assert torch.equal(quantizer(torch.zeros(2, 3)), torch.zeros(2, 3))
+    for broken in (float("inf"), float("nan")):
+        rows = quantizer(torch.tensor([[1.0, broken], [1.0, -1.0]]))
+        assert not rows[0].isfinite().any()
+        assert torch.equal(rows[1], torch.tensor([1.0, -1.0]))
+
+
 @pytest.mark.parametrize("alpha", [1.25, 1.5, 6.0])
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_pact_and_its_clip(bits: int, alpha: float) -> None:

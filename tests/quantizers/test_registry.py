@@ -48,6 +48,7 @@ EXPECTED = [
     "ste_tern",
     "dorefa_weight",
     "dorefa_input",
+    "dorefa_gradient",
     "pact",
     "lsq",
     "lsq_plus",
