@@ -20,6 +20,7 @@ from torch import nn
 import lowbit
 from experiments import _checkpoint, _published
 from experiments._app import Problem, clear_errors
+from experiments._spread import spread_weights
 from experiments.callbacks.compiled import MODES, WITH_GRAPHS, Compiled
 from experiments.callbacks.description import Description
 from experiments.callbacks.step_graph import StepGraph
@@ -189,6 +190,8 @@ def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
     model = make_model(cfg, data, quantized=not own)
     if cfg.get("start") is not None and cfg.get("resume") is None:
         _checkpoint.load_model(model, cfg.start)
+    elif cfg.get("spread") is not None:
+        spread_weights(model, cfg.spread)
     if cfg.recipe.get("teacher") is not None:
         own["teacher"] = _teacher.make(cfg.recipe.teacher, data)
     recipe = instantiate(
@@ -222,6 +225,12 @@ def make_callbacks(cfg: Mapping[str, Any]) -> list[pl.Callback]:
 def check_whole(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise Problem(f"{name} is a whole number of at least {least}; got {value!r}")
+
+
+def check_spread(given: Any) -> None:
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if given is not None and not (number and given > 0):
+        raise Problem(f"spread is a number above 0, or null for the model's own; got {given!r}")
 
 
 def compiled(cfg: DictConfig) -> list[pl.Callback]:
@@ -291,6 +300,7 @@ def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule
     quiet()
     check_whole("seed", cfg.seed, 0)
     check_whole("trainer.max_epochs", cfg.trainer.max_epochs, 1)
+    check_spread(cfg.get("spread"))
     if cfg.threads is not None:
         check_whole("threads", cfg.threads, 1)
         torch.set_num_threads(cfg.threads)

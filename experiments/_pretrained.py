@@ -24,7 +24,9 @@ FOLDER = Path(__file__).resolve().parent / "pretrained"
 LARGEST = 1_000_000  # bytes of a file: they are in everybody's clone
 
 # What is kept of a training's configuration. Nothing of it names a folder of that machine.
-TRAINING = ("seed", "data", "model", "quantizer", "recipe", "optimizer", "scheduler", "trainer")
+TRAINING = (
+    "seed", "data", "model", "quantizer", "spread", "recipe", "optimizer", "scheduler", "trainer",
+)  # fmt: skip
 ROOT = "${oc.env:LOWBIT_DATA,data}"
 
 # What is kept of its result.

@@ -9,11 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from experiments.callbacks.weight_clip import glorot
 from experiments.recipes.classify import Classify
-from lowbit.nn import QuantizedLayer, latent_layers
-
-LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+from lowbit.nn import latent_layers
 
 
 class BinaryConnect(Classify):
@@ -22,9 +19,6 @@ class BinaryConnect(Classify):
     evaluate_with   ``binary``, the weights as the layers quantize them (the deterministic
                     method), or ``real``, the latent weights themselves (the stochastic method,
                     whose binary weights have them as their mean)
-    spread          first weights are uniform in (-spread H, spread H), with H = 1 in layers with
-                    a weight quantizer and sqrt(1.5 / (fan_in + fan_out)) in the others; None: as
-                    the model made them
 
     Deterministic and stochastic are ``quantizer.weight`` ``sign`` and ``stochastic_sign``. With
     them go the callback ``weight_clip``, ``recalibrate`` (statistics of batch normalisations are
@@ -45,18 +39,13 @@ class BinaryConnect(Classify):
         seed: int = 0,
         *,
         evaluate_with: str = "binary",
-        spread: float | None = None,
     ) -> None:
         super().__init__(
             model, num_classes, optimizer, scheduler, loss, label_smoothing, mixup, seed
         )
         if evaluate_with not in ("binary", "real"):
             raise ValueError(f"recipe.evaluate_with is binary or real; got {evaluate_with!r}")
-        if spread is not None and spread <= 0:
-            raise ValueError(f"recipe.spread is above 0, or null; got {spread}")
         self.evaluate_with = evaluate_with
-        if spread is not None:
-            spread_weights(model, spread)
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -71,14 +60,3 @@ class BinaryConnect(Classify):
         finally:
             for layer, quantizer in kept:
                 layer.weight_quantization = quantizer
-
-
-def spread_weights(model: nn.Module, spread: float) -> None:
-    """Draw the weights of linear and convolutional layers from (-spread H, spread H)."""
-    for module in model.modules():
-        if isinstance(module, LAYERS):
-            quantized = (
-                isinstance(module, QuantizedLayer) and module.weight_quantization is not None
-            )
-            bound = spread * (1.0 if quantized else glorot(module.weight))
-            nn.init.uniform_(module.weight, -bound, bound)

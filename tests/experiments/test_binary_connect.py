@@ -4,11 +4,14 @@ import math
 from types import SimpleNamespace
 
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import nn
 
+from experiments import _build
+from experiments._spread import spread_weights
 from experiments.callbacks.recalibrate import Recalibrate
-from experiments.recipes.binary_connect import BinaryConnect, spread_weights
+from experiments.recipes.binary_connect import BinaryConnect
 from experiments.recipes.classify import Classify
 from lowbit.nn import QLinear
 from lowbit.optim import by_role
@@ -44,8 +47,30 @@ def test_weights_begin_uniform_in_units_of_their_range():
     model = nn.Sequential(QLinear(300, 200, weight_quantization="sign"), nn.Linear(300, 200))
     spread_weights(model, 2.0)
     for layer, bound in zip(model, (2.0, 2 * math.sqrt(1.5 / 500)), strict=True):
-        assert bound * 0.99 < float(layer.weight.abs().max()) <= bound
-        assert float(layer.weight.std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+        assert bound * 0.99 < float(layer.weight.detach().abs().max()) <= bound
+        assert float(layer.weight.detach().std()) == pytest.approx(bound / math.sqrt(3), rel=0.02)
+
+
+def test_a_training_begins_with_them_unless_it_starts_with_a_checkpoint(tiny_config, tmp_path):
+    cfg = tiny_config("spread=0.5", "model.binary_ends=true")
+    _, recipe = _build.prepare(cfg)
+    weights = [layer.weight for layer in recipe.model.modules() if isinstance(layer, QLinear)]
+    assert len(weights) == 3
+    for weight in weights:
+        assert 0.4 < float(weight.detach().abs().max()) <= 0.5
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, barebones=True, max_epochs=0)
+    trainer.strategy.connect(recipe)
+    trainer.save_checkpoint(tmp_path / "start.ckpt")
+    cfg = tiny_config("spread=9", "model.binary_ends=true", f"start={tmp_path / 'start.ckpt'}")
+    _, started = _build.prepare(cfg)
+    for mine, theirs in zip(started.model.parameters(), recipe.model.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("experiment", ["bnn_mlp_mnist_2048", "bnn_binarynet_cifar10"])
+def test_bnn_begins_as_its_code_does(experiment, config):
+    cfg = config(f"experiment={experiment}")
+    assert cfg.spread == 1.0  # binary_net.py: lasagne.init.Uniform((-H, H)), with H = 1
 
 
 def test_sgd_with_the_squared_rate_moves_weights_as_if_they_were_of_size_h():
@@ -116,11 +141,10 @@ def test_a_finished_network_keeps_its_statistics():
 def test_the_kept_weights_have_the_statistics_and_evaluation_gives_the_figure_again(
     val_size, tiny_config, tmp_path
 ):
-    from experiments import _build
     from experiments.train import train
 
     cfg = tiny_config(
-        "recipe=binary_connect", "recipe.evaluate_with=real", "recipe.spread=2",
+        "recipe=binary_connect", "recipe.evaluate_with=real", "spread=2",
         "quantizer=weights_only", "quantizer.weight=stochastic_sign",
         "callbacks=[default,weight_clip,recalibrate]", "model.binary_ends=true",
         "optimizer=sgd", "optimizer.lr=0.01", "+optimizer.latent.glorot=squared",
@@ -146,7 +170,7 @@ def test_the_kept_weights_have_the_statistics_and_evaluation_gives_the_figure_ag
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"evaluate_with": "both"}, "binary or real; got 'both'"), ({"spread": 0.0}, "above 0")],
+    [({"evaluate_with": "both"}, "binary or real; got 'both'")],
 )
 def test_options_that_are_none_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -50,6 +50,8 @@ def trained_folders(folder):
         (["quantizer.gradient_cancellation_threshold=true"], "got True"),
         (["seed=null"], "seed is a whole number"),
         (["callbacks=[]"], "callbacks.checkpoint has options but no _target_"),
+        (["spread=0"], "spread is a number above 0"),
+        (["spread=wide"], "got 'wide'"),
         (["threads=0"], "threads is a whole number"),
         (["trainer.max_epochs=0"], "max_epochs is a whole number of at least 1"),
         (["trainer.max_epochs=ten"], "got 'ten'"),
