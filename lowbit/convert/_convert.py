@@ -116,19 +116,21 @@ def convert(
     shapes = {} if graph is None else infer(graph, result.get_submodule)
     if graph is not None and arguments is not None:
         shapes |= example_shapes(result, graph, arguments)
-    if graph is not None:
-        quantize_themselves(graph, result)
+    led_past = graph is not None and quantize_themselves(graph, result)
     normed = set() if graph is None else _before_norms(graph, result, shapes)
     last = last_weights(result)
     kept = set() if graph is None else read_directly(graph)
     rows, result = _replaced(result, keep_slower, normed, kept, to == "int8")
-    if graph is not None and any(row.packed for row in rows):
+    any_packed = any(row.packed for row in rows)
+    if graph is not None and led_past and not any_packed:
+        result = fx.GraphModule(result, graph, type(model).__name__)
+    elif graph is not None and any_packed:
         traced = fx.GraphModule(result, graph, type(model).__name__)
         folding = Folding(traced, {node: shapes.get(node) for node in traced.graph.nodes})
         done = folding.run()
         speed_up_floats(traced, folding.shapes, last, fast_floats)
         _describe(rows, traced, done)
-        if any(folded.names or folded.output != "float" for folded in done.values()):
+        if led_past or any(f.names or f.output != "float" for f in done.values()):
             result = traced
     rows = _merged(model, int8_rows, rows)
     return Converted(result, Report(rows, before, stored_bytes(result), why))

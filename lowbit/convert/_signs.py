@@ -14,13 +14,15 @@ from lowbit.quantizers import Quantizer
 PASSING = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Flatten)
 
 
-def quantize_themselves(graph: fx.Graph, model: nn.Module) -> None:
+def quantize_themselves(graph: fx.Graph, model: nn.Module) -> bool:
     """Give a layer without input quantizer that of the QActivation that it reads.
 
     This changes no value, and with it the layer can be packed. Signs may have gone through what
     hands them on: the sign of a sign is that sign. A QActivation that nothing else reads is then
-    left out.
+    left out. Returns whether a layer was led past its QActivation: then the graph alone is still
+    the model, whose own forward would quantize twice.
     """
+    led_past = False
     nodes = graph.find_nodes(op="call_module")
     for node in nodes:
         layer = model.get_submodule(str(node.target))
@@ -44,8 +46,10 @@ def quantize_themselves(graph: fx.Graph, model: nn.Module) -> None:
             source = call.args[0]
             assert isinstance(source, fx.Node)
             call.replace_input_with(source, source.all_input_nodes[0])
+            led_past = True
             if not source.users:
                 graph.erase_node(source)
+    return led_past
 
 
 def _quantizer_of(value: object, model: nn.Module) -> Quantizer | None:

@@ -1,5 +1,7 @@
 """Layers behind a QActivation: they take its quantizer, and no value changes."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -41,11 +43,52 @@ class Rows(nn.Module):
         return y + q if self.read_twice else y
 
 
+class Beside(nn.Module):
+    """What a layer reads is added to what it gives."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.quantizer, self.drop, self.layer = parts
+
+    def forward(self, x):
+        q = self.quantizer(x)
+        return q + self.layer(self.drop(q))
+
+
 @pytest.mark.parametrize("quantizer", FEW, ids=str)
 @pytest.mark.parametrize("read_twice", [False, True])
 def test_dropout_behind_a_quantizer_is_no_obstacle(quantizer, read_twice):
     report = same(shaken(Rows(quantizer, read_twice=read_twice)), 5, 192)
     assert [row.packed for row in report] == [True]
+
+
+@pytest.mark.parametrize("threshold", [None, 1.0])
+@pytest.mark.parametrize("read_twice", [False, True])
+@pytest.mark.parametrize("keep_slower", [False, True])
+@pytest.mark.parametrize("width", [4, 192])  # 4: too small to be worth packing
+@pytest.mark.parametrize(
+    "quantizer",
+    ["rsign", {"name": "int_k", "bits": 4}, {"name": "lsq", "bits": 3}, "adabin_input", "sign"],
+    ids=str,
+)
+def test_no_value_is_quantized_twice(quantizer, width, keep_slower, read_twice, threshold):
+    """Of these a second time would give other values: rsign adds its shift before the sign."""
+    model = nn.Sequential(
+        QActivation(quantizer, threshold, channels=width),
+        nn.Dropout(0.5),
+        QLinear(width, width, weight_quantization="sign"),
+    )
+    model(torch.randn(16, width))  # first ranges
+    with torch.no_grad():
+        for parameter in model[0].parameters():
+            parameter.add_(torch.randn(parameter.shape).abs())
+    if read_twice:
+        model = Beside(model)
+    before = copy.deepcopy(model).eval()
+    packed, _ = lowbit.convert(model, keep_slower=keep_slower)
+    x = torch.randn(64, width)
+    with torch.no_grad():
+        torch.testing.assert_close(packed(x), before(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_layer_behind_two_quantizers_keeps_both():
