@@ -25,6 +25,9 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
+INITIALISATIONS = ("kaiming", "bireal", "glorot", "torch")
+
+
 def activation(name: str | None, channels: int, read_by: Spec) -> nn.Module:
     """The nonlinearity before a layer whose input quantizer is ``read_by``.
 
@@ -50,10 +53,22 @@ def chosen(argument: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-def initialise_latent(layer: nn.Module) -> None:
-    """Weights uniform in (0, 0.001), as ``HardBinaryConv`` of Bi-Real Net and ReActNet starts."""
+def initialise(layer: nn.Module, how: str) -> None:
+    """The weights of a convolution or linear layer, by one of ``INITIALISATIONS``.
+
+    ``kaiming``  normal of variance 2 / fan_out      ``glorot``  normal of 2 / (fan_in + fan_out)
+    ``bireal``   as ``kaiming``, but uniform in (0, 0.001) in layers with a weight quantizer, as
+                 ``HardBinaryConv`` of Bi-Real Net and ReActNet starts
+    ``torch``    as torch made them
+    """
     assert isinstance(layer.weight, Tensor)
-    nn.init.uniform_(layer.weight, 0.0, 1e-3)
+    latent = isinstance(layer, QuantizedLayer) and layer.weight_quantization is not None
+    if how == "bireal" and latent:
+        nn.init.uniform_(layer.weight, 0.0, 1e-3)
+    elif how in ("bireal", "kaiming"):
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    elif how == "glorot":
+        nn.init.xavier_normal_(layer.weight)
 
 
 def behind_dropout(
@@ -67,10 +82,18 @@ def behind_dropout(
     """``layer(channels, *sizes)`` on quantized inputs of which a share ``dropout`` is 0.
 
     Without dropout it is the layer. With dropout the quantizer stands in front as a
-    ``QActivation``: inside the layer, it would make a sign of the dropped input, +1.
+    ``QActivation``: inside the layer, it would make a sign of the dropped input, +1. A weight
+    quantizer that scales by the real inputs, which the layer then never sees, raises
+    ``ValueError``.
     """
     if dropout == 0:
         return [layer(channels, *sizes, **quantization, **options)]
+    weights = quantizers.get(quantization["weight_quantization"])
+    if weights is not None and weights.act_scale:
+        raise ValueError(
+            f"weight_quantization={weights} scales by the magnitude of real inputs (act_scale), "
+            f"and dropout={dropout} stands between: give dropout=0, or act_scale=False"
+        )
     given = dict(quantization)
     quantizer = given.pop("input_quantization")
     threshold = given.pop("gradient_cancellation_threshold")

@@ -118,7 +118,8 @@ class PreActivationBlock(nn.Module):
 
     with f the activation. s is x, or ``downsample`` where the shape changes: of a where it has a
     convolution, of x where it has none. ``pre_norm=False`` leaves out the first batch norm and
-    activation: a = x, for a block that stands behind both. Shapes as in ``BasicBlock``.
+    activation: a = x, for a block that stands behind both. ``block_norm`` has a BN of conv2 before
+    the addition. Shapes as in ``BasicBlock``.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class PreActivationBlock(nn.Module):
         activation: str | None,
         quantization: dict[str, Any],
         pre_norm: bool = True,
+        block_norm: bool = False,
     ) -> None:
         super().__init__()
         reads = quantization["input_quantization"]
@@ -142,6 +144,7 @@ class PreActivationBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(after)
         self.act2 = make_activation(activation, after, reads)
         self.conv2 = QConv2d(after, after, 3, 1, 1, bias=False, **quantization)
+        self.bn3: nn.Module = nn.BatchNorm2d(after) if block_norm else nn.Identity()
         self.downsample: nn.Module = nn.Identity()
         self.shortcut_reads_a = False
         if stride != 1 or before != after:
@@ -155,4 +158,4 @@ class PreActivationBlock(nn.Module):
         if self.shortcut == "conv":
             y = y + s
             s = y
-        return self.conv2(self.act2(self.bn2(y))) + s
+        return self.bn3(self.conv2(self.act2(self.bn2(y)))) + s

@@ -21,7 +21,8 @@ class DoReFaAlexNet(nn.Module):
 
     Poolings are 3 x 3 maxima of stride 2, the first two to half the size rounded up. The
     nonlinearity is the clip to [0, 1] that the input quantizer ``dorefa_input`` begins with, and
-    stands as such before the last layer; without input quantizer it is a ReLU before every layer.
+    stands as such before the last layer. An input quantizer of one or two bits is a nonlinearity
+    by itself; without one, and before a signed one of more bits, stands a ReLU.
     BN have eps 1e-4. x (n, in_channels, image_size, image_size) -> (n, num_classes).
 
     ``groups``      of the 5 x 5 convolution and the last two: 2 as in the authors' code, 1 in
@@ -61,7 +62,8 @@ class DoReFaAlexNet(nn.Module):
             "weight_quantization": weight_quantization,
             "gradient_cancellation_threshold": gradient_cancellation_threshold,
         }
-        clipped = quantizers.get(input_quantization) is not None
+        reads = quantizers.get(input_quantization)
+        clipped = reads is not None and (reads.bits <= 2 or not reads.signed)
 
         def convolution(before: int, after: int, kernel: int, groups: int = 1) -> list[nn.Module]:
             conv = QConv2d(

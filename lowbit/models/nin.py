@@ -25,6 +25,8 @@ class NIN(nn.Module):
 
     ``width``      channels: 192, and 5/6 and 1/2 of it in the first group
     ``dropout``    share of inputs that are 0
+    ``conv_std``   deviation of the convolutions' first weights, normal with biases of 0; ``None``:
+                   torch's initialisation
     ``pad_value``  around quantized inputs; 0 as published
 
     0.97 million parameters for CIFAR-10.
@@ -45,6 +47,7 @@ class NIN(nn.Module):
         *,
         width: int = 192,
         dropout: float = 0.5,
+        conv_std: float | None = 0.05,
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
         gradient_cancellation_threshold: float | None = None,
@@ -89,6 +92,11 @@ class NIN(nn.Module):
             nn.Conv2d(width, num_classes, 1),
             nn.ReLU(),
         )
+        for module in self.features.modules():
+            if conv_std is not None and isinstance(module, nn.Conv2d):
+                nn.init.normal_(module.weight, std=conv_std)
+                assert module.bias is not None
+                nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x).mean((2, 3))

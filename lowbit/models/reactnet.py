@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from lowbit.models._blocks import activation as make_activation
-from lowbit.models._blocks import chosen, initialise_latent
-from lowbit.nn import QConv2d
+from lowbit.models._blocks import chosen, initialise
+from lowbit.nn import QActivation, QConv2d
 from lowbit.quantizers import Spec
 
 # Channels after each block; a block that changes them halves the size, but the first does not.
@@ -23,7 +23,8 @@ class ReActBlock(nn.Module):
     y = f(BN(conv(x)) + s(x));   f(BN(point(y)) + y)
 
     with f the activation and s the identity, or the 2 x 2 mean where ``stride`` is 2. Where the
-    channels double, two 1 x 1 convolutions make half of the outputs each, both with y added.
+    channels double, two 1 x 1 convolutions make half of the outputs each, both with y added, and
+    both of the same q(y): one input quantizer serves the two.
     x (n, before, h, w) -> (n, after, h / stride, w / stride), rounded up; after is before or
     twice that.
     """
@@ -48,6 +49,13 @@ class ReActBlock(nn.Module):
             self.pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
         self.act1 = make_activation(activation, before, reads)
         self.doubles = after != before
+        self.quantizer: nn.Module = nn.Identity()
+        if self.doubles:
+            quantization = dict(quantization)
+            threshold = quantization.pop("gradient_cancellation_threshold")
+            self.quantizer = QActivation(
+                quantization.pop("input_quantization"), threshold, channels=before
+            )
         self.point1 = QConv2d(before, before, 1, bias=False, **quantization)
         self.point_bn1 = nn.BatchNorm2d(before)
         if self.doubles:
@@ -57,9 +65,10 @@ class ReActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act1(self.bn(self.conv(x)) + self.pool(x))
-        z = self.point_bn1(self.point1(y)) + y
+        q = self.quantizer(y)
+        z = self.point_bn1(self.point1(q)) + y
         if self.doubles:
-            z = torch.cat([z, self.point_bn2(self.point2(y)) + y], 1)
+            z = torch.cat([z, self.point_bn2(self.point2(q)) + y], 1)
         return self.act2(z)
 
 
@@ -129,10 +138,7 @@ class ReActNet(nn.Module):
         self.fc = nn.Linear(before, num_classes)
         for module in self.blocks.modules():
             if isinstance(module, QConv2d):
-                if weight_init == "bireal" and weight_quantization is not None:
-                    initialise_latent(module)
-                else:
-                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                initialise(module, weight_init)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(self.blocks(self.stem(x)).mean((2, 3)))

@@ -7,10 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lowbit.models._blocks import INITIALISATIONS, chosen, initialise
 from lowbit.models._blocks import activation as make_activation
-from lowbit.models._blocks import chosen, initialise_latent
 from lowbit.models._residual import DOWNSAMPLES, BasicBlock, PreActivationBlock
-from lowbit.nn import QuantizedLayer
 from lowbit.quantizers import Spec
 
 # depth -> blocks of each stage
@@ -45,8 +44,11 @@ class ResNet(nn.Module):
                     convolution - activation - BN in the stem;
                     ``bn_act``: BN - activation - convolution - addition (pre-activation), with
                     BN - activation behind the last block
-    ``stem_norm``   of ``bn_act``: BN - activation in the stem, and none in front of the first
-                    convolution (TTQ, LQ-Nets); False: the stem is the convolution alone
+    ``stem_norm``   BN - activation in the stem, and none in front of the first convolution of
+                    ``bn_act`` (TTQ, LQ-Nets); False: the stem is the convolution alone, and its
+                    pooling (Distiller; ResNetE for CIFAR)
+    ``block_norm``  of ``bn_act``: a BN behind the second convolution of a block, before the
+                    addition (LQ-Nets, HWGQ)
     ``shortcut``    ``conv``: around every convolution (Bi-Real Net, IR-Net); ``block``: around two
     ``downsample``  of shortcuts that change shape: ``float`` 1 x 1 convolution of stride 2 - BN;
                     ``pool_float``: 2 x 2 mean, float 1 x 1 convolution - BN (Bi-Real Net);
@@ -59,19 +61,26 @@ class ResNet(nn.Module):
     ``head``        before the last layer: ``plain``; ``relu``: a ReLU before the mean (ResNetE);
                     ``bn``: a BN behind the mean (IR-Net)
     ``width``       channels of the first stage; ``None``: 64, with three stages 16
-    ``weight_init`` of layers with weight quantizer: ``kaiming``: normal, as all convolutions;
-                    ``bireal``: uniform in (0, 0.001), as in the code of Bi-Real Net and ReActNet
+    ``weight_init`` of convolutions: ``kaiming``: normal of variance 2 / fan_out; ``bireal``:
+                    uniform in (0, 0.001) in layers with weight quantizer, as in the code of
+                    Bi-Real Net and ReActNet; ``glorot``: normal, as in larq; ``torch``: its own
+    ``norm_eps``, ``norm_momentum``  of the batch norms: torch's; Keras' are 1e-3 and 0.01
+    ``pad_value``   around quantized inputs; ``None``: -1 where they are -1 and +1, so that no
+                    third value comes in; the papers below have 0
 
-    What the papers have, beside their quantizers:
+    What the papers have, beside their quantizers and pad_value 0:
 
         ResNet-20 of IR-Net          depth 20, downsample pad, activation hardtanh, head bn
         ResNet-20 of TTQ             depth 20, order bn_act, shortcut block, downsample pool_pad
         ResNet-20 of Distiller       that with stem_norm False
-        ResNet-18/34 of Bi-Real Net  stem imagenet, downsample pool_float
+        ResNet-18 of LQ-Nets         stem imagenet, order bn_act, block_norm True, shortcut block,
+                                     downsample quantized, activation relu
+        ResNet-18/34 of Bi-Real Net  stem imagenet, downsample pool_float, weight_init bireal
         ResNetE-18/34                stem imagenet_bn, downsample pool_float, stem_activation
-                                     relu, head relu
+                                     relu, head relu; for CIFAR stem cifar, stem_norm False
         ResNet-18 of ReActNet        stem imagenet, downsample pool_float, activation rprelu,
-                                     stem_activation identity; the input quantizer is rsign
+                                     stem_activation identity, weight_init bireal; the input
+                                     quantizer is rsign
         ResNet-18/34 of IR-Net       stem imagenet, activation hardtanh, head bn
         ResNet-20 of ReSTE           depth 20, order conv_act_bn, shortcut block, downsample pad,
                                      activation relu, head bn
@@ -103,6 +112,9 @@ class ResNet(nn.Module):
         head: str = "plain",
         width: int | None = None,
         weight_init: str = "kaiming",
+        block_norm: bool = False,
+        norm_eps: float = 1e-5,
+        norm_momentum: float = 0.1,
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
         gradient_cancellation_threshold: float | None = None,
@@ -114,7 +126,12 @@ class ResNet(nn.Module):
         chosen("shortcut", shortcut, ("conv", "block"))
         chosen("downsample", downsample, DOWNSAMPLES)
         chosen("head", head, ("plain", "relu", "bn"))
-        chosen("weight_init", weight_init, ("kaiming", "bireal"))
+        chosen("weight_init", weight_init, INITIALISATIONS)
+        if block_norm and order != "bn_act":
+            raise ValueError(
+                f"block_norm is of order='bn_act', whose blocks end in a convolution; got "
+                f"order={order!r}, where a batch norm stands behind every one"
+            )
         counts = _stages(depth)
         if width is None:
             width = 64 if len(counts) == 4 else 16
@@ -133,13 +150,15 @@ class ResNet(nn.Module):
         self.act_first = order == "conv_act_bn"
         if self.act_first:
             options["act_first"] = True
+        if block_norm:
+            options["block_norm"] = True
         make: Callable[..., nn.Module] = PreActivationBlock if pre else BasicBlock
 
         if stem == "cifar":
             self.conv1 = nn.Conv2d(in_channels, width, 3, padding=1, bias=False)
         else:
             self.conv1 = nn.Conv2d(in_channels, width, 7, stride=2, padding=3, bias=False)
-        bare = pre and not stem_norm
+        bare = not stem_norm
         self.bn1: nn.Module = nn.Identity() if bare else nn.BatchNorm2d(width)
         own = activation if stem_activation is None else stem_activation
         self.act1 = make_activation("identity" if bare else own, width, input_quantization)
@@ -167,9 +186,9 @@ class ResNet(nn.Module):
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if weight_init == "bireal" and isinstance(module, QuantizedLayer):
-                    initialise_latent(module)
+                initialise(module, weight_init)
+            elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.eps, module.momentum = norm_eps, norm_momentum
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)

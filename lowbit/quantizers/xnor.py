@@ -22,7 +22,8 @@ class Xnor(SignBased):
     Arguments: ``grad``: "paper" (default), the rule of the paper and of its released code, or
     "exact", the derivative of the product with the sign straight through; ``center`` (default:
     True); ``clamp`` (default: 1); ``times_n``: multiply the gradient by n, as the released code
-    does for SGD (no matter to Adam); ``act_scale``: have the layer multiply its output by the
+    does for SGD and the PyTorch code always (Adam alone takes the same step either way, but not
+    with a weight decay, which is n times as strong without); ``act_scale``: have the layer multiply its output by the
     mean magnitude of its real inputs (the paper's K; the released code leaves it out, the
     default); ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
 

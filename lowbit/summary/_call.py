@@ -11,13 +11,18 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.weak import WeakIdKeyDictionary
 
+from lowbit.nn import QActivation
 from lowbit.nn.packed import PackedLayer
 from lowbit.summary._inputs import Arguments
 from lowbit.summary._layers import layers_of, weights_of
 from lowbit.summary._products import Product, SeeProducts
 
 Size = tuple[int, ...]
+
+# What hands on some of the values that it reads, and makes no others.
+HANDING_ON = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Flatten, nn.Dropout, nn.Identity)
 
 
 @dataclass
@@ -28,6 +33,7 @@ class Seen:
     caller     the path of the module that called the function
     output     shape of its last output, None where that is no tensor
     reads      dtype of its first input
+    reads_bits of a quantizer in front of it, by which its first input was made; None: of none
     constants  buffers that were multiplied, by name, and how many numbers each has
     """
 
@@ -37,6 +43,7 @@ class Seen:
     macs: int = 0
     output: Size | None = None
     reads: torch.dtype | None = None
+    reads_bits: int | None = None
     constants: dict[str, int] = field(default_factory=dict)
 
 
@@ -78,6 +85,7 @@ class Watch:
         self.modules: dict[str, Seen] = {}
         self.functions: dict[tuple[str, str, str], Seen] = {}
         self._stack: list[_Open] = []
+        self._bits = WeakIdKeyDictionary()
         self._leaves = {
             name for name, module in layers_of(model) if not any(True for _ in module.children())
         }
@@ -113,9 +121,18 @@ class Watch:
         seen.calls += 1
         seen.output = _size(module, output)
         seen.reads = getattr(first_tensor([x]), "dtype", None)
+        seen.reads_bits = self._bits.get(first_tensor([x]))
+        self._note_bits(module, seen.reads_bits, first_tensor([output]))
         weights = weights_of(module)
         if weights is not None and not self._counted():
             seen.macs += weights.products(x, output)
+
+    def _note_bits(self, module: nn.Module, came_in: int | None, output: Any) -> None:
+        """Remember of how many bits a QActivation's values are, as far as they are handed on."""
+        if isinstance(module, QActivation) and module.input_quantization is not None:
+            self._bits[output] = module.input_quantization.bits
+        elif came_in is not None and isinstance(module, HANDING_ON):
+            self._bits[output] = came_in
 
     def _counted(self) -> bool:
         """Whether a layer is running whose products are known without looking."""

@@ -101,8 +101,7 @@ def _convolution(module: Any, weight: Tensor) -> Weights:
 def bits_of(module: Any, x: torch.dtype | None) -> tuple[int | None, int | None]:
     """Bits of an input and of a weight, as the products take them; None where there is none.
 
-    ``x``: the dtype that came in. A layer quantizes its input itself, or not: what an activation
-    before it did to it is not known here.
+    ``x``: the dtype that came in; what an activation before it did to it is not known here.
     """
     reads = float_bits(x)
     if isinstance(module, PackedLayer):

@@ -39,6 +39,8 @@ def rows_of(model: nn.Module, watch: Watch, plan: Plan) -> list[LayerRow]:
 
 def _of_module(name: str, module: nn.Module, seen: Seen, plan: Plan) -> LayerRow:
     reads, weight_bits = bits_of(module, seen.reads)
+    if seen.reads_bits is not None and reads is not None:
+        reads = min(reads, seen.reads_bits)
     row = LayerRow(name, type(module).__name__, reads, weight_bits, seen.output, seen.calls)
     planned = plan.rows.get(name)
     if planned is not None and planned.int8:

@@ -31,6 +31,7 @@ from lowbit.nn import QActivation, QConv2d, QLinear, QuantizedLayer
 
 SIGN = {"input_quantization": "ste_sign", "weight_quantization": "sign"}
 QUANTIZATION = {**SIGN, "gradient_cancellation_threshold": None, "pad_value": 0}
+SCALED = {"name": "xnor", "act_scale": True}
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -57,11 +58,31 @@ def test_a_react_block_gives_both_halves_of_its_doubled_channels_the_same_shortc
     block = shaken(ReActBlock(4, 8, 2, activation="rprelu", quantization=QUANTIZATION))
     x = images(4)
     y = block.act1(block.bn(block.conv(x)) + F.avg_pool2d(x, 2))
+    q = block.quantizer(y)
+    assert torch.equal(q.unique(), torch.tensor([-1.0, 1.0]))
     halves = [
-        block.point_bn1(block.point1(y)) + y,
-        block.point_bn2(block.point2(y)) + y,
+        block.point_bn1(block.point1(q)) + y,
+        block.point_bn2(block.point2(q)) + y,
     ]
     assert torch.equal(block(x), block.act2(torch.cat(halves, 1)))
+
+
+def test_one_shift_serves_both_halves_of_doubled_channels():
+    """Of the repository: move21 and one sign in front of binary_pw_down1 and binary_pw_down2."""
+    q = {**QUANTIZATION, "input_quantization": "rsign", "gradient_cancellation_threshold": 1.0}
+    block = ReActBlock(4, 8, 2, activation="rprelu", quantization=q)
+    assert [p.numel() for n, p in block.named_parameters() if n.endswith("quantization.shift")] == [
+        4,
+        4,
+    ]
+    assert block.quantizer.gradient_cancellation_threshold == 1.0
+    kept = ReActBlock(4, 4, 1, activation="rprelu", quantization=q)
+    assert type(kept.quantizer) is nn.Identity
+    with torch.device("meta"):
+        model = ReActNet(
+            num_classes=1000, activation="rprelu", **{**SIGN, "input_quantization": "rsign"}
+        )
+    assert sum(p.numel() for p in model.parameters()) == 29_343_592
 
 
 def test_reactnet_a_halves_the_size_where_channels_double_but_for_the_first():
@@ -113,6 +134,40 @@ def test_xnor_alexnet_has_a_norm_in_front_of_each_quantized_layer():
     ]
     norms = [m.eps for m in model.features if isinstance(m, nn.BatchNorm2d)]
     assert norms == [1e-5, *[1e-4] * 6, 1e-3]
+
+
+def test_alexnet_of_binary_weights_has_a_norm_and_relu_behind_each_layer():
+    """alexnet.lua, which XNOR-Net's repository trains its BWN with."""
+    small = {"image_size": 64, "channels": (8, 8, 8, 8, 8), "features": 16}
+    model = XNORAlexNet(order="conv_bn", dropout=0.1, weight_quantization="xnor", **small)
+    block = ["QConv2d", "BatchNorm2d", "ReLU"]
+    assert kinds(model.features) == [
+        *("Conv2d", "BatchNorm2d", "ReLU", "MaxPool2d"),
+        *(*block, "MaxPool2d", *block, *block, *block, "MaxPool2d"),
+        *("Dropout2d", *block, "Dropout2d", *block),
+    ]
+    assert {m.eps for m in model.features if isinstance(m, nn.BatchNorm2d)} == {1e-3}
+    assert all(m.bias is not None for m in model.features if isinstance(m, nn.Conv2d))
+    assert model(images(3, 64)).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "expected"),
+    [
+        (None, nn.ReLU),
+        ("sign", nn.Identity),
+        ({"name": "dorefa_input", "bits": 8}, nn.Identity),
+        ({"name": "lsq", "bits": 4}, nn.ReLU),
+        ({"name": "lsq", "bits": 4, "signed": False}, nn.Identity),
+        ({"name": "int_k", "bits": 8}, nn.ReLU),
+    ],
+    ids=str,
+)
+def test_dorefa_alexnet_is_never_without_a_nonlinearity(quantizer, expected):
+    sizes = {"image_size": 48, "channels": (2, 2, 2, 2, 2), "features": 4}
+    model = DoReFaAlexNet(input_quantization=quantizer, weight_quantization="sign", **sizes)
+    assert type(model.features[1]) is expected
+    assert type(model.hidden[-1]) is (nn.ReLU if expected is nn.ReLU else nn.Hardtanh)
 
 
 def test_dorefa_alexnets_poolings_are_tensorflows():
@@ -189,6 +244,15 @@ def test_nin_has_its_dropout_between_quantizer_and_convolution():
     dropped[3].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     model.train()(images(3, 16))
     assert seen[0].unique().tolist() == [-2.0, 0.0, 2.0]
+
+
+def test_nins_convolutions_start_with_a_deviation_of_a_twentieth():
+    convs = [m for m in NIN().modules() if isinstance(m, nn.Conv2d)]
+    assert len(convs) == 9
+    for conv in convs:
+        assert float(conv.weight.detach().std()) == pytest.approx(0.05, rel=0.1)
+        assert not conv.bias.any()
+    assert any(m.bias.any() for m in NIN(conv_std=None).modules() if isinstance(m, nn.Conv2d))
 
 
 def test_nins_outer_norms_have_no_parameters():
@@ -373,6 +437,16 @@ def test_networks_of_8_bits_go_to_int8_layer_by_layer(make, within):
         (lambda: CNV(image_size=31), "image_size=31 is too small.*at least 32"),
         (lambda: BinaryNet(image_size=7), "image_size=7 with first_padding=1 is too small"),
         (lambda: NIN(width=100), "multiple of 6.*got 100"),
+        (
+            lambda: NIN(input_quantization="sign", weight_quantization=SCALED),
+            "act_scale.*dropout=0.5 stands between: give dropout=0",
+        ),
+        (lambda: FinnMLP(weight_quantization=SCALED), "act_scale.*give dropout=0"),
+        (lambda: XNORAlexNet(dropout=0.1), "dropout=0.1 is of order='conv_bn' on real inputs"),
+        (
+            lambda: XNORAlexNet(order="conv_bn", dropout=0.1, **SIGN),
+            "got order='conv_bn', input_quantization='ste_sign'",
+        ),
         (lambda: ReActNet(channels=(8, 24)), "keeps or doubles its channels; got 8 to 24"),
         (lambda: RealToBinaryNet(scale="none"), "scale is one of input, learned"),
         (lambda: MobileNetV1(multiplier=0.01), "multiplier=0.01 leaves no channel of 32"),

@@ -151,6 +151,49 @@ def test_bireals_weights_start_between_0_and_a_thousandth(init, negative):
     assert (model.layer2[0].downsample[1].weight < 0).any()
 
 
+@pytest.mark.parametrize("quantized", [{}, {"input_quantization": "rsign"}])
+def test_bireals_start_is_of_binary_weights_alone(quantized):
+    """Step 1 of ReActNet trains real weights behind binary inputs: plain convolutions there."""
+    model = ResNet(width=4, weight_init="bireal", **quantized)
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            assert (module.weight < 0).any()
+
+
+def test_glorots_start_has_the_variance_of_both_fans():
+    conv = ResNet(width=16, depth=20, weight_init="glorot").layer2[0].conv1
+    expected = (2 / (9 * (16 + 32))) ** 0.5
+    assert float(conv.weight.detach().std()) == pytest.approx(expected, rel=0.05)
+
+
+def test_norm_options_reach_all_norms():
+    model = ResNet(width=4, head="bn", norm_eps=1e-3, norm_momentum=0.2)
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert {(m.eps, m.momentum) for m in norms} == {(1e-3, 0.2)}
+
+
+def test_lq_nets_blocks_have_a_norm_behind_their_second_convolution():
+    lq = {"order": "bn_act", "shortcut": "block", "activation": "relu", **SIGN}
+    model = shaken(ResNet(width=4, block_norm=True, **lq))
+    block = model.layer1[1]
+    x = images()
+    y = block.conv1(F.relu(block.bn1(x)))
+    expected = block.bn3(block.conv2(F.relu(block.bn2(y)))) + x
+    assert torch.equal(block(x), expected)
+    assert type(ResNet(width=4, **lq).layer1[1].bn3) is nn.Identity
+
+
+def test_the_stem_may_be_the_convolution_alone():
+    """ResNetE for CIFAR: a sign reads the first convolution, not a ReLU, which is +1 everywhere."""
+    model = ResNet(width=4, stem="cifar", stem_activation="relu", stem_norm=False, **SIGN)
+    seen = []
+    model.layer1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    x = images(3)
+    model(x)
+    assert torch.equal(seen[0], model.conv1(x))
+    assert (seen[0] < 0).any()
+
+
 @pytest.mark.parametrize(
     ("depth", "convolutions"), [(18, 16), (34, 32), (20, 18), (32, 30), (56, 54)]
 )
@@ -188,6 +231,7 @@ def test_resnet18_has_the_names_that_checkpoints_have():
         ({"head": "tanh"}, "head is one of plain, relu, bn"),
         ({"downsample": "max"}, "downsample is one of float, pool_float, quantized, pad, pool_pad"),
         ({"weight_init": "zero"}, "weight_init is one of kaiming, bireal"),
+        ({"block_norm": True}, "block_norm is of order='bn_act'.*got order='conv_bn'"),
     ],
 )
 def test_a_wrong_argument_is_named(options, message):
