@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import _quantizer_group
+from experiments import _group_choice
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 # Hydra takes plugins from packages called hydra_plugins on the path, and from nowhere else.
@@ -192,5 +192,5 @@ def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     refuse_null_groups(sys.argv[1:])
     sys.argv[1:] = with_old_overrides(sys.argv[1:])
-    sys.argv[1:] = _quantizer_group.spelled_out(sys.argv[1:], CONFIGS)
+    sys.argv[1:] = _group_choice.spelled_out(sys.argv[1:], CONFIGS)
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(one_message)()

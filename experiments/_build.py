@@ -200,7 +200,7 @@ def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
         num_classes=data.num_classes,
         **own,
         optimizer=instantiate(cfg.optimizer, _convert_="all"),
-        scheduler=instantiate(cfg.get("scheduler"), _convert_="all"),
+        scheduler=instantiate(cfg.get("scheduler") or None, _convert_="all"),
         seed=cfg.seed,
     )
     _quantize_gradients(cfg, recipe.model)  # type: ignore[arg-type]

@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class Recalibrate(pl.Callback):
     """Replaces running means and variances by averages over training images, after each epoch.
 
-    The images, ``images`` of them (None: all), go through the network as it is evaluated, with
+    The images, ``images`` of them (None: all; BinaryConnect's code takes those that validate,
+    too), go through the network as it is evaluated, with
     real weights where its recipe evaluates those; each normalisation takes the mean and variance
     of its batch, and keeps their plain average over batches. It is for networks that evaluate
     with other weights than they train, such as BinaryConnect's. Training does not read what

@@ -37,7 +37,7 @@ def activation(name: str | None, channels: int, read_by: Spec) -> nn.Module:
     """
     if name is None:
         quantizer = quantizers.get(read_by)
-        name = "relu" if quantizer is None or quantizer.bits > 2 else "identity"
+        name = "relu" if quantizer is None or not quantizer.is_nonlinearity else "identity"
     if name not in ACTIVATIONS:
         raise ValueError(
             f"no activation named {name!r}; known: {', '.join(ACTIVATIONS)}, or None for the "

@@ -67,6 +67,7 @@ class BasicBlock(nn.Module):
 
     with f the activation and s the identity, or ``downsample`` where the shape changes.
     ``act_first``: BN(f(conv(x))) in place of each BN(conv(x)), and no f behind an addition.
+    ``real_input``: conv1 quantizes its weights alone.
     x (n, before, h, w) -> (n, after, h / stride, w / stride), rounded up.
     """
 
@@ -81,12 +82,14 @@ class BasicBlock(nn.Module):
         activation: str | None,
         quantization: dict[str, Any],
         act_first: bool = False,
+        real_input: bool = False,
     ) -> None:
         super().__init__()
         reads = quantization["input_quantization"]
+        of_first = {**quantization, "input_quantization": None} if real_input else quantization
         self.shortcut = shortcut
         self.act_first = act_first
-        self.conv1 = QConv2d(before, after, 3, stride, 1, bias=False, **quantization)
+        self.conv1 = QConv2d(before, after, 3, stride, 1, bias=False, **of_first)
         self.bn1 = nn.BatchNorm2d(after)
         self.act1 = make_activation(activation, after, reads)
         self.conv2 = QConv2d(after, after, 3, 1, 1, bias=False, **quantization)
@@ -119,7 +122,7 @@ class PreActivationBlock(nn.Module):
     with f the activation. s is x, or ``downsample`` where the shape changes: of a where it has a
     convolution, of x where it has none. ``pre_norm=False`` leaves out the first batch norm and
     activation: a = x, for a block that stands behind both. ``block_norm`` has a BN of conv2 before
-    the addition. Shapes as in ``BasicBlock``.
+    the addition. ``real_input`` and shapes as in ``BasicBlock``.
     """
 
     def __init__(
@@ -134,13 +137,16 @@ class PreActivationBlock(nn.Module):
         quantization: dict[str, Any],
         pre_norm: bool = True,
         block_norm: bool = False,
+        real_input: bool = False,
     ) -> None:
         super().__init__()
         reads = quantization["input_quantization"]
+        of_first = {**quantization, "input_quantization": None} if real_input else quantization
+        first_reads = of_first["input_quantization"]
         self.shortcut = shortcut
         self.bn1: nn.Module = nn.BatchNorm2d(before) if pre_norm else nn.Identity()
-        self.act1 = make_activation(activation if pre_norm else "identity", before, reads)
-        self.conv1 = QConv2d(before, after, 3, stride, 1, bias=False, **quantization)
+        self.act1 = make_activation(activation if pre_norm else "identity", before, first_reads)
+        self.conv1 = QConv2d(before, after, 3, stride, 1, bias=False, **of_first)
         self.bn2 = nn.BatchNorm2d(after)
         self.act2 = make_activation(activation, after, reads)
         self.conv2 = QConv2d(after, after, 3, 1, 1, bias=False, **quantization)

@@ -63,7 +63,7 @@ class DoReFaAlexNet(nn.Module):
             "gradient_cancellation_threshold": gradient_cancellation_threshold,
         }
         reads = quantizers.get(input_quantization)
-        clipped = reads is not None and (reads.bits <= 2 or not reads.signed)
+        clipped = reads is not None and (reads.is_nonlinearity or not reads.signed)
 
         def convolution(before: int, after: int, kernel: int, groups: int = 1) -> list[nn.Module]:
             conv = QConv2d(

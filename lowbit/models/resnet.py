@@ -59,11 +59,12 @@ class ResNet(nn.Module):
                     one or two bits, else ReLU
     ``stem_activation``  of the stem alone; ``None``: as ``activation``
     ``head``        before the last layer: ``plain``; ``relu``: a ReLU before the mean (ResNetE);
-                    ``bn``: a BN behind the mean (IR-Net)
+                    ``bn``: a BN behind the mean (IR-Net); ``bn_relu``: that, and a ReLU
     ``width``       channels of the first stage; ``None``: 64, with three stages 16
     ``weight_init`` of convolutions: ``kaiming``: normal of variance 2 / fan_out; ``bireal``:
                     uniform in (0, 0.001) in layers with weight quantizer, as in the code of
                     Bi-Real Net and ReActNet; ``glorot``: normal, as in larq; ``torch``: its own
+    ``real_input``  the first quantized convolution reads real numbers (Distiller's recipes)
     ``norm_eps``, ``norm_momentum``  of the batch norms: torch's; Keras' are 1e-3 and 0.01
     ``pad_value``   around quantized inputs; ``None``: -1 where they are -1 and +1, so that no
                     third value comes in; the papers below have 0
@@ -72,7 +73,7 @@ class ResNet(nn.Module):
 
         ResNet-20 of IR-Net          depth 20, downsample pad, activation hardtanh, head bn
         ResNet-20 of TTQ             depth 20, order bn_act, shortcut block, downsample pool_pad
-        ResNet-20 of Distiller       that with stem_norm False
+        ResNet-20 of Distiller       that with stem_norm False, real_input True
         ResNet-18 of LQ-Nets         stem imagenet, order bn_act, block_norm True, shortcut block,
                                      downsample quantized, activation relu
         ResNet-18/34 of Bi-Real Net  stem imagenet, downsample pool_float, weight_init bireal
@@ -82,6 +83,9 @@ class ResNet(nn.Module):
                                      stem_activation identity, weight_init bireal; the input
                                      quantizer is rsign
         ResNet-18/34 of IR-Net       stem imagenet, activation hardtanh, head bn
+          its weights alone, 20      depth 20, downsample pad, shortcut block, activation relu,
+                                     stem_activation identity, head bn_relu
+          its weights alone, 18/34   stem imagenet, shortcut block, activation relu, head bn
         ResNet-20 of ReSTE           depth 20, order conv_act_bn, shortcut block, downsample pad,
                                      activation relu, head bn
 
@@ -113,6 +117,7 @@ class ResNet(nn.Module):
         width: int | None = None,
         weight_init: str = "kaiming",
         block_norm: bool = False,
+        real_input: bool = False,
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
         input_quantization: Spec = None,
@@ -125,7 +130,7 @@ class ResNet(nn.Module):
         chosen("order", order, ("conv_bn", "conv_act_bn", "bn_act"))
         chosen("shortcut", shortcut, ("conv", "block"))
         chosen("downsample", downsample, DOWNSAMPLES)
-        chosen("head", head, ("plain", "relu", "bn"))
+        chosen("head", head, ("plain", "relu", "bn", "bn_relu"))
         chosen("weight_init", weight_init, INITIALISATIONS)
         if block_norm and order != "bn_act":
             raise ValueError(
@@ -173,7 +178,8 @@ class ResNet(nn.Module):
         for index, (name, count) in enumerate(zip(self.names, counts, strict=True)):
             after, stride = width * 2**index, 1 if index == 0 else 2
             stands_behind = {"pre_norm": False} if pre and stem_norm and index == 0 else {}
-            first = make(before, after, stride, **options, **stands_behind)
+            reads = {"real_input": True} if real_input and index == 0 else {}
+            first = make(before, after, stride, **options, **stands_behind, **reads)
             rest = [make(after, after, 1, **options) for _ in range(count - 1)]
             setattr(self, name, nn.Sequential(first, *rest))
             before = after
@@ -181,7 +187,10 @@ class ResNet(nn.Module):
         if pre:
             last = make_activation("relu" if head == "relu" else activation, before, None)
             self.end = nn.Sequential(nn.BatchNorm2d(before), last)
-        self.norm: nn.Module = nn.BatchNorm1d(before) if head == "bn" else nn.Identity()
+        self.norm: nn.Module = nn.Identity()
+        if head.startswith("bn"):
+            self.norm = nn.BatchNorm1d(before)
+        self.act_end = nn.ReLU() if head == "bn_relu" else nn.Identity()
         self.fc = nn.Linear(before, num_classes)
 
         for module in self.modules():
@@ -196,4 +205,4 @@ class ResNet(nn.Module):
         x = self.pool(x)
         for name in self.names:
             x = getattr(self, name)(x)
-        return self.fc(self.norm(self.end(x).mean((2, 3))))
+        return self.fc(self.act_end(self.norm(self.end(x).mean((2, 3)))))

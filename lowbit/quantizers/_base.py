@@ -128,6 +128,11 @@ class Quantizer(nn.Module):
         return self.bits == 1
 
     @property
+    def is_nonlinearity(self) -> bool:
+        """Whether a network needs no other nonlinearity in front of it: with one or two bits."""
+        return self.bits <= 2
+
+    @property
     def pad_value(self) -> float:
         """What a convolution pads this quantizer's output with unless told otherwise.
 

@@ -23,9 +23,10 @@ class Xnor(SignBased):
     "exact", the derivative of the product with the sign straight through; ``center`` (default:
     True); ``clamp`` (default: 1); ``times_n``: multiply the gradient by n, as the released code
     does for SGD and the PyTorch code always (Adam alone takes the same step either way, but not
-    with a weight decay, which is n times as strong without); ``act_scale``: have the layer multiply its output by the
-    mean magnitude of its real inputs (the paper's K; the released code leaves it out, the
-    default); ``sign_zero``: the sign of 0, "plus" (default: +1) or "ternary" (0).
+    with a weight decay, which is n times as strong without); ``act_scale``: have the layer
+    multiply its output by the mean magnitude of its real inputs (the paper's K; the released
+    code leaves it out, the default); ``sign_zero``: the sign of 0, "plus" (default: +1) or
+    "ternary" (0).
 
     Source: XNOR-Net, Rastegari et al. 2016; ``util.lua`` of allenai/XNOR-Net; "exact":
     ``util.py`` of jiecaoyu/XNOR-Net-PyTorch. Both keep the latent weights themselves centred

@@ -170,7 +170,7 @@ def test_the_chain_of_real_to_binary(tiny_config, tmp_path):
     train(cfg)
     run = tmp_path / "run"
     kept = {n: OmegaConf.load(run / n / ".hydra" / "config.yaml") for n in cfg.stages}
-    assert [kept[n].quantizer.input for n in kept] == [None, "sign", "sign"]
+    assert [kept[n].quantizer.input for n in kept] == ["tanh", "sign", "sign"]
     assert [kept[n].quantizer.weight for n in kept] == [None, None, "sign"]
     teachers = [kept[n].recipe.teacher.checkpoint for n in kept]
     assert teachers[1:] == [f"{run}/{n}/checkpoints/best.ckpt" for n in ("real", "activations")]

@@ -228,7 +228,7 @@ def test_resnet18_has_the_names_that_checkpoints_have():
     [
         ({"depth": 19}, "depth is 18 or 34 .four stages.*got 19"),
         ({"order": "act_bn"}, "order is one of conv_bn, conv_act_bn, bn_act"),
-        ({"head": "tanh"}, "head is one of plain, relu, bn"),
+        ({"head": "tanh"}, "head is one of plain, relu, bn, bn_relu"),
         ({"downsample": "max"}, "downsample is one of float, pool_float, quantized, pad, pool_pad"),
         ({"weight_init": "zero"}, "weight_init is one of kaiming, bireal"),
         ({"block_norm": True}, "block_norm is of order='bn_act'.*got order='conv_bn'"),
@@ -237,3 +237,23 @@ def test_resnet18_has_the_names_that_checkpoints_have():
 def test_a_wrong_argument_is_named(options, message):
     with pytest.raises(ValueError, match=message):
         ResNet(**options)
+
+
+@pytest.mark.parametrize("order", ["conv_bn", "bn_act"])
+def test_the_first_convolution_may_read_real_numbers(order):
+    model = ResNet(width=4, order=order, stem_norm=False, real_input=True, **SIGN)
+    first, second = model.layer1
+    assert first.conv1.input_quantization is None
+    assert first.conv1.weight_quantization is not None
+    others = [m for m in model.modules() if isinstance(m, QConv2d) and m is not first.conv1]
+    assert all(m.input_quantization is not None for m in others)
+    if order == "bn_act":  # what it reads has a nonlinearity of its own
+        assert [type(b.act1) for b in (first, second)] == [nn.ReLU, nn.Identity]
+
+
+def test_ir_nets_network_of_binary_weights_has_a_relu_before_its_last_layer():
+    model = shaken(ResNet(width=4, head="bn_relu", activation="relu", **SIGN))
+    seen = []
+    model.fc.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model(images(3))
+    assert seen[0].min() == 0

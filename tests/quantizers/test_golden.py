@@ -529,6 +529,12 @@ def test_dorefa_input(bits: int) -> None:
     check(quantizer_of({"name": "dorefa_input", "bits": bits}), POINTS, (value, dx), g)
 
 
+def test_tanh() -> None:
+    g = upstream(POINTS)
+    value = np.tanh(POINTS)
+    check(quantizer_of({"name": "tanh"}), POINTS, (value, g / np.cosh(POINTS) ** 2), g)
+
+
 @pytest.mark.parametrize("shape", [(5, 7), (3, 4, 2, 2)])
 @pytest.mark.parametrize("bits", [1, 2, 4, 6, 8])
 def test_dorefa_gradient(bits: int, shape: tuple[int, ...]) -> None:

@@ -49,6 +49,7 @@ EXPECTED = [
     "dorefa_weight",
     "dorefa_input",
     "dorefa_gradient",
+    "tanh",
     "pact",
     "lsq",
     "lsq_plus",

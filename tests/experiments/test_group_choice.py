@@ -1,8 +1,9 @@
-"""``quantizer=NAME`` beside an experiment that writes its own quantizers."""
+"""A group by its name beside an experiment that writes its own values of it."""
 
 import pytest
+from omegaconf import OmegaConf
 
-from experiments import _quantizer_group
+from experiments import _build, _group_choice
 from experiments._app import CONFIGS
 
 KEYS = ("input", "weight", "gradient_cancellation_threshold", "gradient")
@@ -10,7 +11,7 @@ FLOAT = [f"quantizer.{key}=null" for key in KEYS]
 
 
 def spelled_out(*words):
-    return _quantizer_group.spelled_out(list(words), CONFIGS)
+    return _group_choice.spelled_out(list(words), CONFIGS)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,45 @@ def test_every_group_is_what_it_is_without_the_experiment(name, config):
     assert config(*words).quantizer == expected
 
 
+def written(section):
+    """As it is in the files: an interpolation is not what it says for one experiment."""
+    return None if section is None else OmegaConf.to_container(section, resolve=False)
+
+
+@pytest.mark.parametrize("group", ["optimizer", "scheduler"])
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        "irnet_resnet20_cifar10", "bnn_binarynet_cifar10", "finn_sfc_mnist", "ttq_resnet20_cifar10",
+        "bop_alexnet_imagenet", "dorefa_alexnet_imagenet", "digits_binary",
+    ],
+)  # fmt: skip
+def test_optimizers_and_schedulers_are_what_they_are_without_the_experiment(
+    experiment, group, config
+):
+    for name in sorted(path.stem for path in (CONFIGS / group).glob("*.yaml")):
+        chosen = f"{group}={name}"
+        expected = written(config("~experiment", chosen)[group])
+        found = written(config(*spelled_out(f"experiment={experiment}", chosen))[group])
+        assert found == expected or (name == "none" and not found), name
+
+
+def test_a_rate_beside_another_optimizer_is_the_users(config):
+    words = spelled_out("experiment=irnet_resnet20_cifar10", "optimizer=adam", "optimizer.lr=0.5")
+    optimizer = config(*words).optimizer
+    assert (optimizer.lr, optimizer.weight_decay) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("name", ["cosine", "none"])
+def test_another_schedule_than_the_experiments_trains(name, config):
+    """Its arguments were another's: milestones, or every and gamma."""
+    cfg = config(*spelled_out("experiment=finn_sfc_mnist", f"scheduler={name}"))
+    small = ("data.image_size=28", "data.in_channels=1", "data.train_size=128", "data.val_size=64")
+    cfg.data = config("~experiment", "data=synthetic", *small).data
+    _, recipe = _build.prepare(cfg)
+    assert (recipe.scheduler is None) == (name == "none")
+
+
 def test_what_is_given_beside_it_wins_over_both(config):
     words = ("quantizer.weight=siman", "experiment=recu_resnet20_cifar10", "quantizer=float")
     cfg = config(*spelled_out(*words[1:], words[0]))
@@ -53,7 +93,7 @@ def test_what_is_given_beside_it_wins_over_both(config):
 
 
 def test_a_sweep_over_groups_is_refused_there(capsys):
-    with pytest.raises(SystemExit, match=r"experiment=recu_\w+ writes its own quantizers; sweep"):
+    with pytest.raises(SystemExit, match=r"experiment=recu_\w+ writes its own quantizer; sweep"):
         spelled_out("-m", "experiment=recu_resnet20_cifar10", "quantizer=float,binary")
     words = ["-m", "experiment=lenet_mnist_binary", "quantizer=float,binary"]
     assert spelled_out(*words) == words

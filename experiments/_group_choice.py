@@ -1,0 +1,113 @@
+"""``quantizer=NAME`` beside an experiment that writes its own quantizers: the command line wins.
+
+So do ``optimizer=NAME`` and ``scheduler=NAME``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+GROUPS = ("quantizer", "optimizer", "scheduler")
+
+
+def spelled_out(arguments: list[str], configs: Path) -> list[str]:
+    """A command line whose ``quantizer=NAME`` holds also where the experiment would overrule it.
+
+    Hydra lets the values in an experiment's file win over those of a group, so that
+    ``experiment=recu_resnet20_cifar10 quantizer=float`` would train ReCU's quantizers and not say
+    so, and ``optimizer=adam`` would take SGD's rate. There the values of the group's file follow
+    as overrides of their own, and what else the experiment writes there is deleted, in front of
+    the user's. Several names in a sweep cannot be spelled out so: exits with a message.
+    """
+    for group in GROUPS:
+        arguments = _with_group(group, arguments, configs)
+    return arguments
+
+
+def _with_group(group: str, arguments: list[str], configs: Path) -> list[str]:
+    place = next((i for i, w in enumerate(arguments) if w.startswith(f"{group}=")), None)
+    if place is None:
+        return arguments
+    chosen = arguments[place].partition("=")[2]
+    experiment = _experiment(arguments, configs)
+    written = {} if experiment is None else _written(group, experiment, configs)
+    if not written:
+        return arguments
+    if "," in chosen:
+        way = {"quantizer": "sweep over quantizer.input and quantizer.weight"}
+        sys.exit(
+            f"error: {arguments[place]}: experiment={experiment} writes its own {group}; "
+            + way.get(group, "give one name a command")
+        )
+    file = configs / group / f"{chosen}.yaml"
+    if not file.is_file():
+        return arguments  # Hydra says which there are
+    values = _leaves(_read(file))
+    if OmegaConf.load(file).get(group, values) is None:  # scheduler=none: null as a whole
+        gone, values = {key.partition(".")[0] for key in written}, {}
+    else:
+        gone = set(written) - set(values)
+    words = [f"{group}.{key}={_word(value)}" for key, value in values.items() if value != {}]
+    words += [f"~{group}.{key}" for key in sorted(gone)]
+    return [*arguments[: place + 1], *words, *arguments[place + 1 :]]
+
+
+def _read(file: Path) -> dict[str, Any]:
+    values = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    assert isinstance(values, dict)
+    values.pop("defaults", None)
+    return values
+
+
+def _leaves(values: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Values by dotted path; an empty mapping is one."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            found |= _leaves(value, f"{path}{key}.")
+        else:
+            found[f"{path}{key}"] = value
+    return found
+
+
+def _written(group: str, experiments: str, configs: Path) -> dict[str, Any]:
+    """What experiments, with commas between, and those that they begin with write of a group."""
+    found: dict[str, Any] = {}
+    for name in experiments.split(","):
+        file = configs / "experiment" / f"{name}.yaml"
+        if not file.is_file():
+            continue
+        parents = OmegaConf.load(file).get("defaults", ListConfig([]))
+        for parent in parents:
+            if isinstance(parent, str):
+                found |= _written(group, parent, configs)
+        own = _read(file).get(group)
+        found |= _leaves(own) if isinstance(own, dict) else {}
+    return found
+
+
+def _word(value: Any) -> str:
+    """A value as Hydra reads it from a command line: quoted where it is a text."""
+    if value is None:
+        return "null"
+    return json.dumps(value) if isinstance(value, str) else str(value)
+
+
+def _experiment(arguments: list[str], configs: Path) -> str | None:
+    """The experiment of a command line, several of a sweep with commas between; None: none."""
+    name: str | None = None
+    for entry in OmegaConf.load(configs / "train.yaml").defaults:
+        if isinstance(entry, DictConfig) and "experiment" in entry:
+            name = entry.experiment
+    for word in arguments:
+        key, _, value = word.partition("=")
+        if key == "~experiment":
+            return None
+        if key.lstrip("+") == "experiment":
+            name = value
+    return name
