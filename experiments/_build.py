@@ -192,6 +192,8 @@ def make_recipe(cfg: DictConfig, data: Any) -> pl.LightningModule:
         _checkpoint.load_model(model, cfg.start)
     elif cfg.get("spread") is not None:
         spread_weights(model, cfg.spread)
+    if "teacher" in cfg.recipe and "teacher" not in accepted:
+        raise Problem(f"recipe.teacher: {cfg.recipe._target_} has no teacher; give recipe=distill")
     if cfg.recipe.get("teacher") is not None:
         own["teacher"] = _teacher.make(cfg.recipe.teacher, data)
     recipe = instantiate(

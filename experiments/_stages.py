@@ -14,6 +14,7 @@ configuration and ``stage.json``, its result. The result of the run is that of t
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,6 +42,19 @@ def _change(into: DictConfig, change: Mapping[str, Any]) -> None:
             into[key] = copy.deepcopy(value)
 
 
+def _check_keys(where: str, change: Mapping[str, Any], cfg: DictConfig) -> None:
+    """A ``Problem`` for a key that a configuration has not, of the whole or of ``quantizer``."""
+    for key, value in change.items():
+        if key not in cfg:
+            near = difflib.get_close_matches(str(key), [str(k) for k in cfg], 1)
+            hint = (
+                f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(map(str, cfg))}"
+            )
+            raise Problem(f"{where}.{key}: a configuration has no {key!r}{hint}")
+        if key == "quantizer" and isinstance(value, dict):
+            _check_keys(f"{where}.quantizer", value, cfg.quantizer)
+
+
 def plan(cfg: DictConfig, checkpoints: Mapping[str, Path] | None = None) -> dict[str, DictConfig]:
     """The configuration of each stage, in order.
 
@@ -53,6 +67,8 @@ def plan(cfg: DictConfig, checkpoints: Mapping[str, Path] | None = None) -> dict
             "stages maps a name to what the stage changes, as in "
             f"stages={{first: {{quantizer: {{weight: null}}}}, second: {{}}}}; got {changes!r}"
         )
+    for name, change in changes.items():
+        _check_keys(f"stages.{name}", change, cfg)
     names, planned = list(changes), {}
     for number, (name, change) in enumerate(changes.items()):
         made = copy.deepcopy(cfg)

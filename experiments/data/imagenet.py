@@ -24,6 +24,29 @@ from experiments.data._normalise import Normalise
 from experiments.data._seeds import mixed_seed
 from experiments.data._shares import Shares
 
+# Principal components of the colours of ImageNet's pixels, in fractions of full brightness:
+# standard deviations, and directions as columns (those of fb.resnet.torch).
+DEVIATIONS = torch.tensor([0.2175, 0.0188, 0.0045])
+DIRECTIONS = torch.tensor(
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
+)
+
+
+class Lighting:
+    """Adds one colour to all pixels (3, h, w) of 0 to 255, drawn along the principal components.
+
+    The draw along each is normal, of ``deviation`` times its standard deviation.
+
+    Source: Krizhevsky et al. 2012, section 4.1; ``Lighting`` of Bi-Real Net's and ReActNet's code.
+    """
+
+    def __init__(self, deviation: float) -> None:
+        self.deviation = deviation
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        draw = self.deviation * torch.randn(3) * DEVIATIONS
+        return pixels + 255 * (DIRECTIONS @ draw)[:, None, None]
+
 
 class Seeded(Dataset[tuple[Tensor, int]]):
     """Images of a folder by (epoch, index), transformed with random numbers of their own.
@@ -108,6 +131,8 @@ class ImageNet(DataModule):
     (256 for 224), the centre cut out. The other options are ``DataModule``'s.
 
     root          the folder that holds ``imagenet``
+    lighting      of training with ``augment``: deviation of the colour added to an image
+                  (``Lighting``); 0.1 as published, 0: none
     num_workers   processes that read and decode images, for each loader; 0: none
     num_classes   how many class folders there are; a smaller number for a subset of ImageNet
     """
@@ -125,6 +150,7 @@ class ImageNet(DataModule):
         image_size: int = 224,
         num_classes: int = 1000,
         num_workers: int = 8,
+        lighting: float = 0.0,
         **options: Any,
     ) -> None:
         self.image_size = image_size
@@ -132,6 +158,9 @@ class ImageNet(DataModule):
         super().__init__(batch_size=batch_size, val_size=val_size, **options)
         self.root = Path(root).expanduser()
         self.num_workers = num_workers
+        if not lighting >= 0:
+            raise DataError(f"data.lighting is at least 0, 0 for none; got {lighting}")
+        self.lighting = lighting
         self._train: ImageFolder | None = None
         self._test: ImageFolder | None = None
 
@@ -172,10 +201,11 @@ class ImageNet(DataModule):
     def train_dataloader(self) -> FolderBatches:
         size = self.image_size
         crop = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
+        colour = [Lighting(self.lighting)] if self.lighting > 0 else []
         return self._batches(
             self._train,
             self.train_indices,
-            transforms.Compose([*crop, transforms.PILToTensor()])
+            transforms.Compose([*crop, transforms.PILToTensor(), *colour])
             if self.augment
             else self._centre(),
             training=True,

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from experiments.data._errors import DataError, DataNotFoundError
-from experiments.data.imagenet import ImageNet
+from experiments.data.imagenet import DEVIATIONS, DIRECTIONS, ImageNet, Lighting
 
 
 @pytest.fixture(scope="module")
@@ -108,3 +108,21 @@ def test_absent_folders_end_in_one_message(tmp_path):
 def test_another_number_of_classes_is_an_error(root):
     with pytest.raises(DataError, match="train has 2 class folders, but num_classes is 1000"):
         made(root, num_classes=1000)
+
+
+def test_lighting_adds_one_colour_to_all_pixels_of_an_image(root):
+    plain, lit = (images_of(made(root, lighting=d).train_dataloader()) for d in (0.0, 0.1))
+    colour = (lit - plain).flatten(2)
+    torch.testing.assert_close(colour, colour[..., :1].expand_as(colour), rtol=0, atol=1e-5)
+    assert (colour[:, :, 0].std(0) > 0).all()
+    plain, lit = (images_of(made(root, lighting=d).test_dataloader()) for d in (0.0, 0.1))
+    assert torch.equal(plain, lit)
+    with pytest.raises(DataError, match="lighting is at least 0"):
+        made(root, lighting=-1)
+
+
+def test_lighting_has_the_covariance_of_the_principal_components():
+    torch.manual_seed(0)
+    drawn = torch.stack([Lighting(0.1)(torch.zeros(3, 1, 1)) for _ in range(20_000)])[..., 0, 0]
+    expected = DIRECTIONS @ torch.diag((25.5 * DEVIATIONS) ** 2) @ DIRECTIONS.T
+    torch.testing.assert_close(drawn.T.cov(), expected, rtol=0.05, atol=0.05)
