@@ -1,6 +1,7 @@
 """``quantizer=NAME`` beside an experiment that writes its own quantizers: the command line wins.
 
-So do ``optimizer=NAME`` and ``scheduler=NAME``.
+So do ``optimizer=NAME`` and ``scheduler=NAME``. With ``data=NAME`` it is not the data that the
+experiment's published figure is of, and nothing is compared.
 """
 
 from __future__ import annotations
@@ -26,7 +27,33 @@ def spelled_out(arguments: list[str], configs: Path) -> list[str]:
     """
     for group in GROUPS:
         arguments = _with_group(group, arguments, configs)
-    return arguments
+    return _without_published(arguments, configs)
+
+
+def _without_published(arguments: list[str], configs: Path) -> list[str]:
+    """With ``published=null`` behind a ``data=NAME`` that the experiment's figure is not of."""
+    place = next((i for i, w in enumerate(arguments) if w.startswith("data=")), None)
+    experiment = _experiment(arguments, configs)
+    if place is None or experiment is None or "," in experiment:
+        return arguments
+    if any(word.lstrip("+~").startswith("published") for word in arguments):
+        return arguments
+    if arguments[place] == f"data={_data_of(experiment, configs)}":
+        return arguments
+    return [*arguments[: place + 1], "published=null", *arguments[place + 1 :]]
+
+
+def _data_of(experiment: str, configs: Path) -> str | None:
+    """The data set of an experiment, by its name in the group; None: that of all trainings."""
+    file = configs / "experiment" / f"{experiment}.yaml"
+    entries = OmegaConf.load(file).get("defaults", ListConfig([])) if file.is_file() else []
+    found = None
+    for entry in entries:
+        if isinstance(entry, DictConfig) and "override /data" in entry:
+            found = entry["override /data"]
+        elif isinstance(entry, str):
+            found = _data_of(entry, configs) or found
+    return found
 
 
 def _with_group(group: str, arguments: list[str], configs: Path) -> list[str]:

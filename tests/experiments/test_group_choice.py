@@ -86,6 +86,23 @@ def test_another_schedule_than_the_experiments_trains(name, config):
     assert (recipe.scheduler is None) == (name == "none")
 
 
+@pytest.mark.parametrize(
+    ("experiment", "data", "kept"),
+    [
+        ("irnet_resnet20_cifar10", "cifar10", True),
+        ("irnet_resnet20_cifar10", "synthetic", False),
+        ("irnet_resnet20_cifar10_weights", "cifar10", True),  # of the one it begins with
+        ("irnet_resnet20_cifar10_weights", "cifar100", False),
+        ("xnor_lenet_fashion_mnist", "mnist", False),
+    ],
+)
+def test_a_published_figure_is_of_its_data(experiment, data, kept):
+    words = spelled_out(f"experiment={experiment}", f"data={data}")
+    assert ("published=null" in words) != kept
+    given = spelled_out(f"experiment={experiment}", f"data={data}", "published.value=0.5")
+    assert "published=null" not in given
+
+
 def test_what_is_given_beside_it_wins_over_both(config):
     words = ("quantizer.weight=siman", "experiment=recu_resnet20_cifar10", "quantizer=float")
     cfg = config(*spelled_out(*words[1:], words[0]))
