@@ -81,6 +81,8 @@ def _with_group(group: str, arguments: list[str], configs: Path) -> list[str]:
         gone = set(written) - set(values)
     words = [f"{group}.{key}={_word(value)}" for key, value in values.items() if value != {}]
     words += [f"~{group}.{key}" for key in sorted(gone)]
+    # A run that is resumed, or a command that a result holds, has them already.
+    words = [word for word in words if word not in arguments]
     return [*arguments[: place + 1], *words, *arguments[place + 1 :]]
 
 

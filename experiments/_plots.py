@@ -23,6 +23,7 @@ Record = Mapping[str, Any]
 MOST_CURVES = 7
 MARKERS = "osD^vP*X<>phd"
 FEWEST_TICKS = 3
+MOST_TICKS = 8
 ROOM = 1.15  # between the outermost errors and the frame
 DIGEST = "Digest"
 
@@ -181,7 +182,10 @@ def _cost_axis(axes: Axes, values: Sequence[float]) -> None:
     axes.set_xscale("log")
     low, high = min(values) / 2, max(values) * 2
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(FixedLocator(_round((1, 2, 5), low, high)))
+    ticks = _round((1, 2, 5), low, high)
+    if len(ticks) > MOST_TICKS:
+        ticks = _round((1,), low, high)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
 

@@ -23,7 +23,7 @@ def quantize_gradients(model: nn.Module, gradient_quantization: Spec) -> int:
     >>> import lowbit
     >>> model = lowbit.models.MLP(1, 10, 8, (32, 32), weight_quantization="sign")
     >>> quantize_gradients(model, {"name": "dorefa_gradient", "bits": 4})
-    3
+    1
     """
     layers = [
         module

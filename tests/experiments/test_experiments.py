@@ -18,7 +18,8 @@ QUANTIZERS = sorted(path.stem for path in (CONFIGS / "quantizer").glob("*.yaml")
 SHAPES = {"digits": (1, 8, 10), "mnist": (1, 28, 10), "fashion_mnist": (1, 28, 10)}
 SHAPES |= {"mnist1d": (40, 1, 10)}
 # ImageNet's at a size that a test has time for.
-SHAPES |= {"cifar10": (3, 32, 10), "cifar100": (3, 32, 100), "imagenet": (3, 64, 1000)}
+SHAPES |= {"cifar10": (3, 32, 10), "cifar100": (3, 32, 100)}
+SHAPES |= dict.fromkeys(("imagenet", "imagenet_lighting"), (3, 64, 1000))
 
 
 def synthetic(experiment: str) -> list[str]:

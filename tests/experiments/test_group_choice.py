@@ -70,6 +70,14 @@ def test_optimizers_and_schedulers_are_what_they_are_without_the_experiment(
         assert found == expected or (name == "none" and not found), name
 
 
+@pytest.mark.parametrize("words", [["optimizer=adam", "scheduler=none"], ["scheduler=cosine"]])
+def test_a_spelled_out_line_stays_as_it_is(words, config):
+    once = spelled_out("experiment=bnn_binarynet_cifar10", "data=synthetic", *words)
+    assert spelled_out(*once) == once
+    assert len(once) > 2 + len(words)
+    config(*once)
+
+
 def test_a_rate_beside_another_optimizer_is_the_users(config):
     words = spelled_out("experiment=irnet_resnet20_cifar10", "optimizer=adam", "optimizer.lr=0.5")
     optimizer = config(*words).optimizer

@@ -11,6 +11,7 @@ import experiments.data
 from experiments.data._module import DataModule
 
 CONFIGS = sorted((Path(__file__).parents[3] / "configs" / "data").glob("*.yaml"))
+OWN = [path for path in CONFIGS if "defaults" not in OmegaConf.load(path)]
 MODULES = {
     path.stem
     for path in Path(experiments.data.__file__).parent.glob("*.py")
@@ -29,10 +30,20 @@ def options_of(cls):
 
 
 def test_every_data_set_has_a_config():
-    assert {path.stem for path in CONFIGS} == MODULES
+    assert {path.stem for path in OWN} == MODULES
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(set(CONFIGS) - set(OWN)), ids=lambda path: path.stem)
+def test_a_variant_begins_with_a_data_set_and_changes_options_that_it_has(path):
+    given = OmegaConf.to_container(OmegaConf.load(path))
+    parent, itself = given.pop("defaults")
+    assert (parent in MODULES, itself) == (True, "_self_")
+    stated = OmegaConf.load(path.parent / f"{parent}.yaml")
+    assert given
+    assert all(value != stated[key] for key, value in given.items())
+
+
+@pytest.mark.parametrize("path", OWN, ids=lambda path: path.stem)
 def test_a_config_makes_its_module_and_names_every_option(path, monkeypatch):
     monkeypatch.delenv("LOWBIT_DATA", raising=False)
     config = OmegaConf.create({"seed": 3, "data": OmegaConf.load(path)})

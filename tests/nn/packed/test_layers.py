@@ -42,6 +42,7 @@ NOT_PACKED = {
                 "bireal_weight",
                 "bitnet_binary",
                 "bitnet_ternary",
+                "dorefa_gradient",
                 "dorefa_weight",
                 "int_k",
                 "libra",
@@ -55,11 +56,11 @@ NOT_PACKED = {
             ],
             "depends on the data",
         ),
-        "identity": "more than 256 values",
+        **dict.fromkeys(["identity", "tanh"], "more than 256 values"),
         "lq": "different values",
     },
     # absmax_int8 scales rows of a kernel; those of a linear weight are its channels.
-    "weight": dict.fromkeys(["absmax_int8", "identity", "lq"], "no uniform grid"),
+    "weight": dict.fromkeys(["absmax_int8", "identity", "lq", "tanh"], "no uniform grid"),
 }
 VARIANTS = {
     "input": [
