@@ -23,7 +23,8 @@ def spelled_out(arguments: list[str], configs: Path) -> list[str]:
     ``experiment=recu_resnet20_cifar10 quantizer=float`` would train ReCU's quantizers and not say
     so, and ``optimizer=adam`` would take SGD's rate. There the values of the group's file follow
     as overrides of their own, and what else the experiment writes there is deleted, in front of
-    the user's. Several names in a sweep cannot be spelled out so: exits with a message.
+    the user's. Several names in a sweep cannot be spelled out so: of quantizers, exits with a
+    message; of the others, says what stays.
     """
     for group in GROUPS:
         arguments = _with_group(group, arguments, configs)
@@ -65,12 +66,15 @@ def _with_group(group: str, arguments: list[str], configs: Path) -> list[str]:
     written = {} if experiment is None else _written(group, experiment, configs)
     if not written:
         return arguments
-    if "," in chosen:
-        way = {"quantizer": "sweep over quantizer.input and quantizer.weight"}
+    if "," in chosen and group == "quantizer":
         sys.exit(
-            f"error: {arguments[place]}: experiment={experiment} writes its own {group}; "
-            + way.get(group, "give one name a command")
+            f"error: {arguments[place]}: experiment={experiment} writes its own quantizers; sweep "
+            "over quantizer.input and quantizer.weight"
         )
+    if "," in chosen:
+        stay = ", ".join(f"{group}.{key}" for key in sorted(written))
+        print(f"note: {stay} of experiment={experiment} stay with each of {arguments[place]}")
+        return arguments
     file = configs / group / f"{chosen}.yaml"
     if not file.is_file():
         return arguments  # Hydra says which there are

@@ -120,8 +120,9 @@ class Watch:
         seen = self.modules.setdefault(name, Seen())
         seen.calls += 1
         seen.output = _size(module, output)
-        seen.reads = getattr(first_tensor([x]), "dtype", None)
-        seen.reads_bits = self._bits.get(first_tensor([x]))
+        came_in = first_tensor([x])
+        seen.reads = getattr(came_in, "dtype", None)
+        seen.reads_bits = None if came_in is None else self._bits.get(came_in)
         self._note_bits(module, seen.reads_bits, first_tensor([output]))
         weights = weights_of(module)
         if weights is not None and not self._counted():

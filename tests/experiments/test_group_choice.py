@@ -118,7 +118,13 @@ def test_what_is_given_beside_it_wins_over_both(config):
 
 
 def test_a_sweep_over_groups_is_refused_there(capsys):
-    with pytest.raises(SystemExit, match=r"experiment=recu_\w+ writes its own quantizer; sweep"):
+    with pytest.raises(SystemExit, match=r"experiment=recu_\w+ writes its own quantizers; sweep"):
         spelled_out("-m", "experiment=recu_resnet20_cifar10", "quantizer=float,binary")
     words = ["-m", "experiment=lenet_mnist_binary", "quantizer=float,binary"]
     assert spelled_out(*words) == words
+
+
+def test_a_sweep_over_optimizers_says_what_stays(capsys):
+    words = ["-m", "experiment=lenet_mnist_binary", "optimizer=sgd,adam"]
+    assert spelled_out(*words) == words
+    assert "note: optimizer.lr of experiment=lenet_mnist_binary stay" in capsys.readouterr().out

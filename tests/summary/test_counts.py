@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lowbit.models import BinaryDenseNet, DoReFaAlexNet, QuickNet, RealToBinaryNet, ResNet
-from lowbit.nn import QConv2d, QConvTranspose2d, QEmbedding, QLinear
+from lowbit.nn import QActivation, QConv2d, QConvTranspose2d, QEmbedding, QLinear
 from lowbit.summary import Macs, summary
 
 SIGN = {"input_quantization": "sign", "weight_quantization": "sign"}
@@ -252,3 +252,39 @@ def test_torchvisions_networks_have_the_published_products(name, weights):
         found = summary(getattr(models, name)(), (3, 224, 224))
     assert found.parameters == published["num_params"]
     assert round(found.macs.total / 1e9, 3) == published["_ops"]
+
+
+class Behind(nn.Module):
+    """A layer behind a quantizer and what hands on its values; a module that takes no tensor."""
+
+    def __init__(self, *between: nn.Module) -> None:
+        super().__init__()
+        self.number = Number()
+        self.quantizer = QActivation({"name": "dorefa_input", "bits": 2})
+        self.between = nn.Sequential(*between)
+        self.layer = QLinear(16, 8, bias=False, weight_quantization="sign")
+
+    def forward(self, x):
+        return self.layer(self.between(self.quantizer(x))) * self.number(2)
+
+
+class Number(nn.Module):
+    def forward(self, n: int) -> int:
+        return n
+
+
+@pytest.mark.parametrize(
+    ("between", "shape", "bits"),
+    [
+        ([], (16,), 2),
+        ([nn.Dropout(0.5)], (16,), 2),
+        ([nn.Dropout(0.5), nn.Identity()], (16,), 2),
+        ([nn.MaxPool2d(2), nn.Flatten()], (4, 4, 4), 2),
+        ([nn.AvgPool2d(2), nn.Flatten()], (4, 4, 4), 32),  # means are other values
+        ([nn.ReLU()], (16,), 32),
+    ],
+)
+def test_a_layer_reads_the_bits_that_a_quantizer_in_front_made(between, shape, bits):
+    row = summary(Behind(*between), shape)["layer"]
+    assert (row.input_bits, row.weight_bits) == (bits, 1)
+    assert (row.macs.k_bit, row.macs.float) == ((128, 0) if bits == 2 else (0, 128))
