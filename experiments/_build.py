@@ -311,6 +311,7 @@ def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule
     compiled(cfg)
     graphed(cfg)
     _published.check(cfg.get("published"))
+    _published.own_band(cfg.get("accept"), cfg.get("published"))
     data = make_data(cfg)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     return data, make_recipe(cfg, data)

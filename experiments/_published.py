@@ -7,14 +7,16 @@ An experiment's ``published`` is a mapping of
     mark       where it was read: one of ``MARKS``
     source     the text that has it
     accept     [lowest, highest] accuracy of ours that counts as this experiment reproduced
+
+Where nothing is published, an experiment's own ``accept`` is the band of earlier runs of ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from experiments._app import CONFIGS, Problem
 
@@ -57,15 +59,27 @@ def check(published: DictConfig | None) -> dict[str, Any] | None:
         if given.get(key) not in known and (needed or key in given):
             words = "; ".join(f"{name}: {meaning}" for name, meaning in known.items())
             raise Problem(f"published.{key} is one of {words}. Got {given.get(key)!r}")
-    band = given.get("accept")
+    _check_band("published.accept", given.get("accept"))
+    return given  # type: ignore[return-value]
+
+
+def own_band(accept: ListConfig | None, published: Any) -> list[float] | None:
+    """The band of an experiment without a published figure; a ``Problem`` where it is none."""
+    if accept is None or published is not None:
+        return None
+    band = OmegaConf.to_container(accept) if isinstance(accept, ListConfig) else accept
+    _check_band("accept", band)
+    return band  # type: ignore[return-value]
+
+
+def _check_band(key: str, band: Any) -> None:
     if band is not None and not (
         isinstance(band, list)
         and len(band) == 2
         and all(map(_fraction, band))
         and band == sorted(band)
     ):
-        raise Problem(f"published.accept is [lowest, highest] accuracy, 0 to 1; got {band!r}")
-    return given  # type: ignore[return-value]
+        raise Problem(f"{key} is [lowest, highest] accuracy, 0 to 1; got {band!r}")
 
 
 def ours(published: Mapping[str, Any], metrics: Mapping[str, float]) -> float | None:
@@ -124,9 +138,20 @@ def closing(published: Mapping[str, Any] | None, metrics: Mapping[str, float]) -
         f"gap: {100 * difference:+.2f} points"
     )
     band = published.get("accept")
-    if band is not None:
-        low, high = band
-        # A hair of room, so that a figure which prints as the bound is inside.
-        inside = low - 1e-9 <= accuracy <= high + 1e-9
-        line += f"; {'inside' if inside else 'OUTSIDE'} {100 * low:.2f} to {100 * high:.2f} %"
-    return line
+    return line if band is None else f"{line}; {_inside(band, accuracy)}"
+
+
+def closing_of_our_own(band: Sequence[float] | None, metrics: Mapping[str, float]) -> str | None:
+    """Ours beside the band of earlier runs of ours; None without one."""
+    accuracy = ours({}, metrics)
+    if band is None or accuracy is None:
+        return None
+    which = "best by validation" if "val/accuracy" in metrics else "last epoch"
+    return f"ours: {100 * accuracy:.2f} % ({which}); {_inside(band, accuracy)} of earlier runs"
+
+
+def _inside(band: Sequence[float], accuracy: float) -> str:
+    low, high = band
+    # A hair of room, so that a figure which prints as the bound is inside.
+    inside = low - 1e-9 <= accuracy <= high + 1e-9
+    return f"{'inside' if inside else 'OUTSIDE'} {100 * low:.2f} to {100 * high:.2f} %"

@@ -103,6 +103,7 @@ def result(
         "resumed": run.resume,
         **sizes(run.recipe.model),
         "published": _published.check(cfg.get("published")),
+        "accept": _published.own_band(cfg.get("accept"), cfg.get("published")),
         "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
 
@@ -214,6 +215,7 @@ def show(result: dict[str, Any], folder: Path) -> None:
     table.add_row("time", f"{result['seconds']:.1f} s, {result['epochs']} epochs")
     lines = [f"packed: {packed_line(packed)}"] if packed else []
     beside = _published.closing(result["published"], metrics)
+    beside = beside or _published.closing_of_our_own(result.get("accept"), metrics)
     if beside is not None:
         lines.insert(0, beside)
     lines += [f"int8: {int8_line(int8)}"] if int8 else []

@@ -28,7 +28,7 @@ from experiments._app import Problem, clear_errors
 from experiments.results import write_result
 
 # What of a configuration is of the whole run, and so of no stage but the last.
-AT_THE_END = {"packed": False, "int8": None, "published": None}
+AT_THE_END = {"packed": False, "int8": None, "published": None, "accept": None}
 
 
 def _change(into: DictConfig, change: Mapping[str, Any]) -> None:

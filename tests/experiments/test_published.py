@@ -36,6 +36,17 @@ def test_the_closing_line_has_both_figures_their_rules_and_the_band():
     assert "ours: 97.00 % (last epoch)" in _published.closing(BEST, unvalidated)
 
 
+def test_where_nothing_is_published_ours_is_held_against_earlier_runs():
+    line = _published.closing_of_our_own([0.98, 0.99], METRICS)
+    assert line == "ours: 98.50 % (best by validation); inside 98.00 to 99.00 % of earlier runs"
+    assert "OUTSIDE 99.00" in _published.closing_of_our_own([0.99, 1.0], METRICS)
+    assert _published.closing_of_our_own(None, METRICS) is None
+    accept = OmegaConf.create([0.9, 0.8])
+    with pytest.raises(Problem, match=r"accept is \[lowest, highest\] accuracy"):
+        _published.own_band(accept, None)
+    assert _published.own_band(accept, {"value": 0.5}) is None  # its own band counts
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
