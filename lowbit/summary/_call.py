@@ -21,8 +21,9 @@ from lowbit.summary._products import Product, SeeProducts
 
 Size = tuple[int, ...]
 
-# What hands on some of the values that it reads, and makes no others.
-HANDING_ON = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Flatten, nn.Dropout, nn.Identity)
+# What hands on some of the values that it reads, and makes no others. Dropout and Identity give the
+# very tensor that they got.
+HANDING_ON = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Flatten)
 
 
 @dataclass
