@@ -192,5 +192,6 @@ def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     refuse_null_groups(sys.argv[1:])
     sys.argv[1:] = with_old_overrides(sys.argv[1:])
-    sys.argv[1:] = _group_choice.spelled_out(sys.argv[1:], CONFIGS)
+    if config_name == "train":  # an evaluation has no experiment
+        sys.argv[1:] = _group_choice.spelled_out(sys.argv[1:], CONFIGS)
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(one_message)()

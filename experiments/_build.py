@@ -63,6 +63,10 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
+def _is_number(given: Any) -> bool:
+    return isinstance(given, (int, float)) and not isinstance(given, bool)
+
+
 def _quantizers(cfg: DictConfig) -> dict[str, Any]:
     """What the group ``quantizer`` says, checked."""
     given = OmegaConf.to_container(cfg.quantizer, resolve=True)
@@ -77,8 +81,7 @@ def _quantizers(cfg: DictConfig) -> dict[str, Any]:
         except ValueError as error:
             raise Problem(f"quantizer.{role}: {error}") from error
     threshold = given["gradient_cancellation_threshold"]
-    number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool)
-    if threshold is not None and not (number and threshold >= 0):
+    if threshold is not None and not (_is_number(threshold) and threshold >= 0):
         raise Problem(
             "quantizer.gradient_cancellation_threshold is a number of at least 0, or null for "
             f"no cancellation; got {threshold!r}"
@@ -230,8 +233,7 @@ def check_whole(name: str, value: Any, least: int) -> None:
 
 
 def check_spread(given: Any) -> None:
-    number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    if given is not None and not (number and given > 0):
+    if given is not None and not (_is_number(given) and given > 0):
         raise Problem(f"spread is a number above 0, or null for the model's own; got {given!r}")
 
 

@@ -79,7 +79,7 @@ def _with_group(group: str, arguments: list[str], configs: Path) -> list[str]:
     if not file.is_file():
         return arguments  # Hydra says which there are
     values = _leaves(_read(file))
-    if OmegaConf.load(file).get(group, values) is None:  # scheduler=none: null as a whole
+    if values == {group: None}:  # scheduler=none: null as a whole
         gone, values = {key.partition(".")[0] for key in written}, {}
     else:
         gone = set(written) - set(values)

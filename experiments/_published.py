@@ -131,10 +131,8 @@ def closing(published: Mapping[str, Any] | None, metrics: Mapping[str, float]) -
         return None
     accuracy = ours(published, metrics)
     assert accuracy is not None
-    last = published["selection"] == "last" or "val/accuracy" not in metrics
-    which = "last epoch" if last else "best by validation"
     line = (
-        f"published: {figure(published)}; ours: {100 * accuracy:.2f} % ({which}); "
+        f"published: {figure(published)}; {_ours_in_words(published, metrics, accuracy)}; "
         f"gap: {100 * difference:+.2f} points"
     )
     band = published.get("accept")
@@ -146,8 +144,14 @@ def closing_of_our_own(band: Sequence[float] | None, metrics: Mapping[str, float
     accuracy = ours({}, metrics)
     if band is None or accuracy is None:
         return None
-    which = "best by validation" if "val/accuracy" in metrics else "last epoch"
-    return f"ours: {100 * accuracy:.2f} % ({which}); {_inside(band, accuracy)} of earlier runs"
+    return f"{_ours_in_words({}, metrics, accuracy)}; {_inside(band, accuracy)} of earlier runs"
+
+
+def _ours_in_words(
+    published: Mapping[str, Any], metrics: Mapping[str, float], accuracy: float
+) -> str:
+    last = published.get("selection") == "last" or "val/accuracy" not in metrics
+    return f"ours: {100 * accuracy:.2f} % ({'last epoch' if last else 'best by validation'})"
 
 
 def _inside(band: Sequence[float], accuracy: float) -> str:
