@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-INITIALISATIONS = ("kaiming", "bireal", "glorot", "torch")
+INITIALISATIONS = ("kaiming", "kaiming_in", "kaiming_in_fc", "bireal", "glorot", "torch")
 
 
 def activation(name: str | None, channels: int, read_by: Spec) -> nn.Module:
@@ -60,13 +60,21 @@ def initialise(layer: nn.Module, how: str) -> None:
     ``bireal``   as ``kaiming``, but uniform in (0, 0.001) in layers with a weight quantizer, as
                  ``HardBinaryConv`` of Bi-Real Net and ReActNet starts
     ``torch``    as torch made them
+    ``kaiming_in``  normal of variance 2 / fan_in
+
+    A linear layer is left as torch made it, but by ``kaiming_in_fc``, which is ``kaiming_in`` for
+    both kinds.
     """
     assert isinstance(layer.weight, Tensor)
+    if isinstance(layer, nn.Linear) and how != "kaiming_in_fc":
+        return
     latent = isinstance(layer, QuantizedLayer) and layer.weight_quantization is not None
     if how == "bireal" and latent:
         nn.init.uniform_(layer.weight, 0.0, 1e-3)
     elif how in ("bireal", "kaiming"):
         nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    elif how.startswith("kaiming_in"):
+        nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
     elif how == "glorot":
         nn.init.xavier_normal_(layer.weight)
 

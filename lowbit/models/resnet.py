@@ -63,15 +63,20 @@ class ResNet(nn.Module):
     ``width``       channels of the first stage; ``None``: 64, with three stages 16
     ``weight_init`` of convolutions: ``kaiming``: normal of variance 2 / fan_out; ``bireal``:
                     uniform in (0, 0.001) in layers with weight quantizer, as in the code of
-                    Bi-Real Net and ReActNet; ``glorot``: normal, as in larq; ``torch``: its own
+                    Bi-Real Net and ReActNet; ``glorot``: normal, as in larq; ``torch``: its own;
+                    ``kaiming_in``: normal of variance 2 / fan_in; ``kaiming_in_fc``: that, the
+                    last layer's weights too
     ``real_input``  the first quantized convolution reads real numbers (Distiller's recipes)
     ``norm_eps``, ``norm_momentum``  of the batch norms: torch's; Keras' are 1e-3 and 0.01
+    ``norm_weight`` that the batch norms of images start from: 1, or near 0 as in ReCU's code, so
+                    that at first the shortcuts alone speak
     ``pad_value``   around quantized inputs; ``None``: -1 where they are -1 and +1, so that no
                     third value comes in; the papers below have 0
 
     What the papers have, beside their quantizers and pad_value 0:
 
-        ResNet-20 of IR-Net          depth 20, downsample pad, activation hardtanh, head bn
+        ResNet-20 of IR-Net          depth 20, downsample pad, activation hardtanh, head bn,
+                                     weight_init kaiming_in_fc
         ResNet-20 of TTQ             depth 20, order bn_act, shortcut block, downsample pool_pad
         ResNet-20 of Distiller       that with stem_norm False, real_input True
         ResNet-18 of LQ-Nets         stem imagenet, order bn_act, block_norm True, shortcut block,
@@ -120,6 +125,7 @@ class ResNet(nn.Module):
         real_input: bool = False,
         norm_eps: float = 1e-5,
         norm_momentum: float = 0.1,
+        norm_weight: float = 1.0,
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
         gradient_cancellation_threshold: float | None = None,
@@ -194,10 +200,12 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(before, num_classes)
 
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d | nn.Linear):
                 initialise(module, weight_init)
             elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 module.eps, module.momentum = norm_eps, norm_momentum
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.weight, norm_weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv1(x)

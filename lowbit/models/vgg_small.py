@@ -90,8 +90,8 @@ class VGGSmall(nn.Module):
             channels = after
         self.features = nn.Sequential(*layers)
         self.fc = nn.Linear(channels * (image_size // 8) ** 2, num_classes)
-        for module in self.features:
-            if isinstance(module, nn.Conv2d):
+        for module in [*self.features, self.fc]:
+            if isinstance(module, nn.Conv2d | nn.Linear):
                 initialise(module, weight_init)
         if weight_init == "kaiming":
             nn.init.normal_(self.fc.weight, std=0.01)

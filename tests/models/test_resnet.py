@@ -166,6 +166,26 @@ def test_glorots_start_has_the_variance_of_both_fans():
     assert float(conv.weight.detach().std()) == pytest.approx(expected, rel=0.05)
 
 
+@pytest.mark.parametrize(
+    ("init", "last"), [("kaiming_in", 64**-0.5 / 3**0.5), ("kaiming_in_fc", (2 / 64) ** 0.5)]
+)
+def test_starts_by_fan_in(init, last):
+    """IR-Net's code starts all layers so, ReCU's its convolutions: the last layer is torch's."""
+    model = ResNet(num_classes=1000, depth=20, weight_init=init, **SIGN)
+    conv = model.layer2[0].conv1
+    assert (conv.in_channels, conv.out_channels) == (16, 32)
+    assert float(conv.weight.detach().std()) == pytest.approx((2 / (9 * 16)) ** 0.5, rel=0.05)
+    assert float(model.fc.weight.detach().std()) == pytest.approx(last, rel=0.02)
+
+
+def test_norms_of_images_start_from_norm_weight():
+    model = ResNet(width=4, head="bn", norm_weight=1e-8)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert torch.equal(module.weight.detach(), torch.full_like(module.weight, 1e-8))
+    assert torch.equal(model.norm.weight.detach(), torch.ones(32))
+
+
 def test_norm_options_reach_all_norms():
     model = ResNet(width=4, head="bn", norm_eps=1e-3, norm_momentum=0.2)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
