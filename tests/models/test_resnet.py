@@ -250,7 +250,7 @@ def test_resnet18_has_the_names_that_checkpoints_have():
         ({"order": "act_bn"}, "order is one of conv_bn, conv_act_bn, bn_act"),
         ({"head": "tanh"}, "head is one of plain, relu, bn, bn_relu"),
         ({"downsample": "max"}, "downsample is one of float, pool_float, quantized, pad, pool_pad"),
-        ({"weight_init": "zero"}, "weight_init is one of kaiming, bireal"),
+        ({"weight_init": "zero"}, "weight_init is one of kaiming, kaiming_in"),
         ({"block_norm": True}, "block_norm is of order='bn_act'.*got order='conv_bn'"),
     ],
 )
