@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from lowbit._beside import beside
+
 # Okabe and Ito's colours, told apart by the colour-blind too; their yellow is too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "0.55"
@@ -59,10 +61,6 @@ def spread_out(items: Sequence[str], most: int) -> list[str]:
 def save(figure: Figure, path: Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a figure beside the file and then over it; ``metadata`` is text kept in the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    try:
+    with beside(path) as file:
         format = path.suffix.removeprefix(".") or "png"
-        figure.savefig(beside, format=format, metadata=metadata)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+        figure.savefig(file, format=format, metadata=metadata)

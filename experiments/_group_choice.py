@@ -1,6 +1,6 @@
 """``quantizer=NAME`` beside an experiment that writes its own quantizers: the command line wins.
 
-So do ``optimizer=NAME`` and ``scheduler=NAME``. With ``data=NAME`` it is not the data that the
+So do ``optimizer=NAME`` and ``scheduler=NAME``, and ``debug=NAME`` in the stages of a training. With ``data=NAME`` it is not the data that the
 experiment's published figure is of, and nothing is compared.
 """
 
@@ -28,7 +28,24 @@ def spelled_out(arguments: list[str], configs: Path) -> list[str]:
     """
     for group in GROUPS:
         arguments = _with_group(group, arguments, configs)
-    return _without_published(arguments, configs)
+    return _without_published(_with_debug_in_stages(arguments, configs), configs)
+
+
+def _with_debug_in_stages(arguments: list[str], configs: Path) -> list[str]:
+    """With the values of ``debug=NAME`` in each stage that has a value of its own there."""
+    place = next((i for i, w in enumerate(arguments) if w.startswith("debug=")), None)
+    experiment = _experiment(arguments, configs)
+    if place is None or experiment is None:
+        return arguments
+    file = configs / "debug" / f"{arguments[place].partition('=')[2]}.yaml"
+    values = _leaves(_read(file)) if file.is_file() else {}
+    words = [
+        f"stages.{key}={_word(values[inside])}"
+        for key in _written("stages", experiment, configs)
+        if (inside := key.partition(".")[2]) in values
+    ]
+    words = [word for word in words if word not in arguments]
+    return [*arguments[: place + 1], *words, *arguments[place + 1 :]]
 
 
 def _without_published(arguments: list[str], configs: Path) -> list[str]:

@@ -8,7 +8,6 @@ with packed and int8 networks lie in ``results/packed`` and ``results/int8``, wh
 from __future__ import annotations
 
 import json
-import os
 import re
 import shlex
 import statistics
@@ -19,6 +18,7 @@ from typing import Any
 from experiments import _ablation, _curve_points
 from experiments._int8_tables import tables as int8_tables
 from experiments._published import gap
+from lowbit._beside import beside
 
 FOLDER = Path(__file__).resolve().parent / "results"
 
@@ -44,11 +44,9 @@ PACKED_MODELS = ("trained", "float", "packed")
 
 
 def _write(path: Path, text: str) -> None:
-    """Write beside and rename, so that a file is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(path.name + ".part")
-    beside.write_text(text)
-    os.replace(beside, path)
+    with beside(path) as file:
+        file.write_text(text)
 
 
 def write_json(path: Path, value: Any) -> None:

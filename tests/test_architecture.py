@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # A part of lowbit imports itself and parts of lower levels; experiments stand above all.
 LEVELS = {
+    "_beside": 0,
     "_registry": 0,
     "_version": 0,
     "functional": 1,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
 from experiments._app import Problem
+from lowbit._beside import beside
 
 
 class History(pl.Callback):
@@ -47,12 +47,10 @@ class History(pl.Callback):
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         columns = list(dict.fromkeys(name for row in self.rows for name in row))
-        beside = self.path.with_suffix(".part")
-        with beside.open("w", newline="") as file:
+        with beside(self.path) as other, other.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
             writer.writerows(self.rows)
-        os.replace(beside, self.path)
 
 
 def rows_of(trainer: pl.Trainer, reader: str) -> list[dict[str, float]]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from lowbit._beside import beside
 
 # The norm of an image, near the root of the 3,072 values of one of CIFAR-10; and what is added to
 # every variance, so that directions without any are not blown up.
@@ -66,15 +67,11 @@ class Whiten:
         if path.is_file():
             return cls(**torch.load(path, weights_only=True))
         made = cls.fit(images[indices])
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            with beside.open("wb") as file:
+            with beside(path) as file:
                 torch.save({"mean": made.mean, "matrix": made.matrix}, file)
-            beside.replace(path)
         except OSError as error:
             warnings.warn(f"the whitening is not kept for the next run: {error}", stacklevel=2)
-        finally:
-            beside.unlink(missing_ok=True)
         return made
 
     def to(self, device: torch.device) -> Whiten:

@@ -6,7 +6,6 @@ import contextlib
 import copy
 import functools
 import inspect
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree
 
+from lowbit._beside import beside
 from lowbit._version import __version__
 from lowbit.export import _binary, _floats, _integers
 from lowbit.export._graph import Graph, Value, model_of, with_free_batch
@@ -75,7 +75,8 @@ def onnx(
         check_place(Path(path))
     made = proto_of(model, example, dynamic_batch, fused_adds, binary)
     if path is not None:
-        _write(made.SerializeToString(), Path(path))
+        with beside(Path(path)) as file:
+            file.write_bytes(made.SerializeToString())
     return made
 
 
@@ -191,13 +192,3 @@ def check_place(path: Path) -> None:
         raise FileNotFoundError(f"no folder {path.parent} for {path.name}: make it first")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
-
-
-def _write(contents: bytes, path: Path) -> None:
-    """Beside the file first: it is there whole, or as it was before."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(contents)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -13,7 +13,6 @@ a state dict, the scales of ELU, Sigmoid, Softmax and PReLU, is not in a file of
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
@@ -23,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lowbit._beside import beside
 from lowbit.nn.quantized import from_legacy_state_dict
 
 
@@ -86,13 +86,8 @@ def convert(
     Errors as ``read`` and ``from_legacy_state_dict``; ``new`` is as it was then.
     """
     plain = from_legacy_state_dict(read(old, key), bidirectional=bidirectional)
-    path = Path(new)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(plain, beside)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with beside(Path(new)) as file:
+        torch.save(plain, file)
     return plain
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
-import threading
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from lowbit._beside import beside
 
 # Where torch's own memory begins. Products of floats are summed in another order where it does
 # not, so safetensors' writer, which knows 8, would not give the saved model's bits.
@@ -48,17 +48,12 @@ def write(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path
         }
     header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     header += b" " * (-(8 + len(header)) % ALIGNMENT)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        with beside.open("wb") as file:
-            file.write(len(header).to_bytes(8, "little"))
-            file.write(header)
-            for _, tensor in order:
-                if tensor.nbytes:
-                    file.write(ctypes.string_at(tensor.data_ptr(), tensor.nbytes))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with beside(path) as other, other.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little"))
+        file.write(header)
+        for _, tensor in order:
+            if tensor.nbytes:
+                file.write(ctypes.string_at(tensor.data_ptr(), tensor.nbytes))
 
 
 def aligned(tensor: Tensor) -> Tensor:

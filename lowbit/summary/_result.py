@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, overload
 
+from lowbit._beside import beside
 from lowbit.summary import _table
 
 
@@ -198,13 +199,8 @@ class Summary(Sequence[LayerRow]):
             cells = row.as_dict()
             writer.writerow(cells | {"output": "x".join(map(str, row.output or ()))})
         if path is not None:
-            path = Path(path)
-            beside = path.with_name(f".{path.name}.part")
-            try:
-                beside.write_text(text.getvalue(), encoding="utf-8", newline="")
-                beside.replace(path)
-            finally:
-                beside.unlink(missing_ok=True)
+            with beside(Path(path)) as file:
+                file.write_text(text.getvalue(), encoding="utf-8", newline="")
         return text.getvalue()
 
     @overload

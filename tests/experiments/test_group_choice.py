@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import _build, _group_choice
+from experiments import _build, _group_choice, _stages
 from experiments._app import CONFIGS
 
 KEYS = ("input", "weight", "gradient_cancellation_threshold", "gradient")
@@ -128,3 +128,21 @@ def test_a_sweep_over_optimizers_says_what_stays(capsys):
     words = ["-m", "experiment=lenet_mnist_binary", "optimizer=sgd,adam"]
     assert spelled_out(*words) == words
     assert "note: optimizer.lr of experiment=lenet_mnist_binary stay" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    ["ttq_resnet20_cifar10", "reactnet_imagenet", "adambnn_imagenet", "real_to_binary_imagenet"],
+)
+def test_debug_quick_is_quick_in_every_stage(experiment, config):
+    cfg = config(*spelled_out(f"experiment={experiment}", "debug=quick"))
+    stages = _stages.plan(cfg)
+    assert len(stages) > 1
+    for stage in stages.values():
+        assert (stage.trainer.max_epochs, stage.trainer.limit_train_batches) == (1, 2)
+
+
+def test_what_is_given_beside_debug_wins(config):
+    own = "stages.float.trainer.max_epochs=3"
+    cfg = config(*spelled_out("experiment=ttq_resnet20_cifar10", "debug=quick", own))
+    assert _stages.plan(cfg)["float"].trainer.max_epochs == 3

@@ -64,7 +64,7 @@ def test_result_json_says_what_ran_and_what_came_out(tiny, tmp_path):
     assert result["seconds"] > 0
     for name in ("commit", "dirty", "command", "overrides", "finished", "threads", "lowbit"):
         assert name in result
-    assert not list((tmp_path / "run").glob("*.part"))
+    assert not list((tmp_path / "run").glob(".*.*"))
 
 
 def test_a_sweeps_table_has_what_differs_between_its_jobs(tmp_path, capsys):

@@ -58,7 +58,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_curve(tmp_path, monkeypatch,
          "10.0"],
     ]  # fmt: skip
     assert imread(output).min() < 0.9
-    assert not list(tmp_path.rglob("*.part"))
+    assert not list(tmp_path.rglob(".*.*"))
 
 
 def test_a_run_that_trains_is_drawn_as_far_as_it_is(tmp_path, monkeypatch, capsys):

@@ -6,9 +6,10 @@ import contextlib
 import functools
 import hashlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from lowbit._beside import beside
 
 
 def folder() -> Path | None:
@@ -49,11 +50,5 @@ def kept(make: Callable[..., bytes]) -> Callable[..., bytes]:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    with beside(path) as file:
+        file.write_bytes(content)
