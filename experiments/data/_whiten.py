@@ -68,7 +68,8 @@ class Whiten:
             return cls(**torch.load(path, weights_only=True))
         made = cls.fit(images[indices])
         try:
-            with beside(path) as file:
+            # torch.save to a name would raise RuntimeError where there is no place.
+            with beside(path) as other, other.open("wb") as file:
                 torch.save({"mean": made.mean, "matrix": made.matrix}, file)
         except OSError as error:
             warnings.warn(f"the whitening is not kept for the next run: {error}", stacklevel=2)
