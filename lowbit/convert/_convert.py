@@ -48,7 +48,8 @@ def convert(
     have at most 8 bits of equal steps. What follows is about packing.
 
     Layers that cannot be packed, or would be slower than in float, stay; the report says why.
-    Their weights are quantized once and kept so ("frozen"). The outputs are those of
+    Their weights are quantized once and kept so ("frozen"): where torch.fx cannot follow a
+    ``forward`` that reads ``layer.weight`` by itself, it reads that. The outputs are those of
     ``model.eval()``: sums of signs are the same integers, and floats are rounded as by one
     multiply-add where torch rounds a product and a sum.
 
@@ -70,7 +71,8 @@ def convert(
     A model on an NVIDIA GPU is packed for it and stays there: layers are kept in float that would
     be slower on bits than in float16. Packed models move between processor and GPU with ``.to``.
 
-    Raises ``ValueError`` for another ``to``, for a model on several devices or one that packed
+    Raises ``TypeError`` for what is no module, ``ValueError`` for another ``to``, for an example
+    that the model cannot be called with, for a model on several devices or one that packed
     layers do not run on, and, with "int8", for one that is not on the processor, not prepared, or
     whose observers were shown no data.
 
@@ -84,6 +86,8 @@ def convert(
     >>> torch.allclose(packed(x), model.eval()(x), atol=1e-5)
     True
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"convert takes a torch.nn.Module; got {model!r}")
     if to not in ("packed", "int8"):
         raise ValueError(f"no conversion to {to!r}; known: 'packed', 'int8'")
     if to == "packed" and is_prepared(model):
@@ -99,12 +103,30 @@ def convert(
                 keep_slower=keep_slower,
             )
         return Converted(there.model.to(device), there.report)
+    if device.type == "meta":
+        raise ValueError(
+            "the model is on meta, without values: model.to_empty(device='cpu'), then load weights"
+        )
     if device.type != "cpu":
         raise ValueError(
             "packed layers run on the processor or an NVIDIA GPU, int8 ones on the processor, and "
             f"the model is on {device}: convert(model.cpu())"
         )
     arguments = (example,) if isinstance(example, Tensor) else example
+    if arguments is not None and not isinstance(arguments, tuple):
+        raise TypeError(f"example is a tensor, or a tuple of the arguments; got {example!r}")
+    with torch.inference_mode(False):  # a tensor that is made in it serves in no other mode
+        return _converted(model, to, arguments, fold, fast_floats, keep_slower)
+
+
+def _converted(
+    model: nn.Module,
+    to: str,
+    arguments: tuple[Any, ...] | None,
+    fold: bool,
+    fast_floats: bool,
+    keep_slower: bool,
+) -> Converted:
     before = stored_bytes(model)
     result = copy.deepcopy(model).eval()
     int8_rows: list[Row] = []
@@ -116,17 +138,18 @@ def convert(
     shapes = {} if graph is None else infer(graph, result.get_submodule)
     if graph is not None and arguments is not None:
         shapes |= example_shapes(result, graph, arguments)
-    led_past = graph is not None and quantize_themselves(graph, result)
+    led_past = graph is not None and quantize_themselves(graph, result, shapes)
     normed = set() if graph is None else _before_norms(graph, result, shapes)
     last = last_weights(result)
-    kept = set() if graph is None else read_directly(graph)
+    kept = set() if graph is None else read_directly(graph, result)
     rows, result = _replaced(result, keep_slower, normed, kept, to == "int8")
     any_packed = any(row.packed for row in rows)
     if graph is not None and led_past and not any_packed:
         result = fx.GraphModule(result, graph, type(model).__name__)
     elif graph is not None and any_packed:
         traced = fx.GraphModule(result, graph, type(model).__name__)
-        folding = Folding(traced, {node: shapes.get(node) for node in traced.graph.nodes})
+        named = {node: shapes.get(node) for node in traced.graph.nodes}
+        folding = Folding(traced, named, kept)
         done = folding.run()
         speed_up_floats(traced, folding.shapes, last, fast_floats)
         _describe(rows, traced, done)
@@ -202,11 +225,11 @@ def _before_norms(
 
 
 def _replaced(
-    model: nn.Module, keep_slower: bool, normed: set[nn.Module], kept: set[str], int8: bool
+    model: nn.Module, keep_slower: bool, normed: set[nn.Module], kept: set[nn.Module], int8: bool
 ) -> tuple[list[Row], nn.Module]:
     """Put packed layers into the model, which may be one itself, and freeze the rest.
 
-    ``kept``: names of layers that stay as they are; ``int8``: what is not packed goes to int8
+    ``kept``: layers that stay as they are; ``int8``: what is not packed goes to int8
     where it can.
     """
     rows = []
@@ -218,8 +241,8 @@ def _replaced(
         size = stored_bytes(layer)
         row = Row(name, type(layer).__name__, False, size, size)
         rows.append(row)
-        if name in kept:
-            row.why = "forward reads its parameters by itself"
+        if layer in kept:
+            row.why = "forward reads or calls its parts by itself"
             continue
         try:
             packed = packed_twin(layer, keep_slower, layer in normed)

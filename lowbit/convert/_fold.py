@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -65,11 +65,15 @@ class Folded:
 class Folding:
     """Folds over the graph of ``model``, whose layers are packed already.
 
-    ``shapes`` has the shape of each node's value, None where it is unknown.
+    ``shapes`` has the shape of each node's value, None where it is unknown; ``kept`` are modules
+    that stay, as ``forward`` reads their parts by itself.
     """
 
-    def __init__(self, model: fx.GraphModule, shapes: dict[fx.Node, Shape]) -> None:
+    def __init__(
+        self, model: fx.GraphModule, shapes: dict[fx.Node, Shape], kept: Collection[nn.Module] = ()
+    ) -> None:
         self.model = model
+        self.kept = kept
         self.graph = model.graph
         self.shapes = shapes
         calls = self.graph.find_nodes(op="call_module")
@@ -96,7 +100,7 @@ class Folding:
         """Keep two numbers a channel of the batch norms that are left."""
         for node in self.graph.find_nodes(op="call_module"):
             norm: Any = self.model.get_submodule(str(node.target))
-            if type(norm) in NORMS and not has_hooks(norm):
+            if type(norm) in NORMS and not has_hooks(norm) and norm not in self.kept:
                 frozen = FrozenNorm.from_trained(norm)
                 if frozen is not None:
                     self.model.set_submodule(str(node.target), frozen)

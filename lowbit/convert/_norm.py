@@ -57,6 +57,10 @@ class FrozenNorm(nn.Module):
             y = F.batch_norm(x, self.mean, self.var, self.weight, self.bias, False, 0.0, EPS)
         return torch.relu_(y) if self.relu else y
 
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._set_statistics()  # what is not stored may be on meta, or whatever memory held
+
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         kept = self._buffers.items()

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from lowbit.convert._trace import has_hooks
+from lowbit.convert._trace import HOOKS, has_hooks
 from lowbit.convert._worth import slower_than_float
 from lowbit.nn import QuantizedLayer
 from lowbit.nn.packed import PACKED, TABLES, CannotPack, from_trained
@@ -19,7 +19,7 @@ def packed_twin(layer: QuantizedLayer, keep_slower: bool, norm_follows: bool) ->
     """
     kind = type(layer)
     if has_hooks(layer):
-        raise CannotPack("it has hooks or parametrizations, which would be lost; remove them first")
+        raise CannotPack(f"it has {HOOKS}, which would be lost; remove them first")
     known = (*PACKED, *TABLES)
     if kind not in known and isinstance(layer, known):
         raise CannotPack(f"{kind.__name__} is a class of its own, whose forward may be another")

@@ -6,6 +6,7 @@ import copy
 
 from torch import fx, nn
 
+from lowbit.convert._shapes import Shape
 from lowbit.convert._trace import has_hooks
 from lowbit.nn import QActivation, QuantizedLayer
 from lowbit.quantizers import Quantizer
@@ -14,13 +15,14 @@ from lowbit.quantizers import Quantizer
 PASSING = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.Flatten)
 
 
-def quantize_themselves(graph: fx.Graph, model: nn.Module) -> bool:
+def quantize_themselves(graph: fx.Graph, model: nn.Module, shapes: dict[fx.Node, Shape]) -> bool:
     """Give a layer without input quantizer that of the QActivation that it reads.
 
     This changes no value, and with it the layer can be packed. Signs may have gone through what
     hands them on: the sign of a sign is that sign. A QActivation that nothing else reads is then
-    left out. Returns whether a layer was led past its QActivation: then the graph alone is still
-    the model, whose own forward would quantize twice.
+    left out. A quantizer with a value for each channel is one of other channels where its axis is
+    not the layer's, and stays. Returns whether a layer was led past its QActivation: then the
+    graph alone is still the model, whose own forward would quantize twice.
     """
     led_past = False
     nodes = graph.find_nodes(op="call_module")
@@ -33,6 +35,8 @@ def quantize_themselves(graph: fx.Graph, model: nn.Module) -> bool:
         calls = [n for n in nodes if model.get_submodule(str(n.target)) is layer]
         direct = [_quantizer_of(n.args[0] if n.args else None, model) for n in calls]
         if len(calls) == 1 and direct[0] is not None:
+            if not _has_axis_of(layer, direct[0], shapes.get(calls[0].args[0])):
+                continue
             found: list[Quantizer | None] = direct
         else:
             found = [_source(n, model) for n in calls]
@@ -40,6 +44,7 @@ def quantize_themselves(graph: fx.Graph, model: nn.Module) -> bool:
             continue
         assert found[0] is not None
         layer.input_quantization = copy.deepcopy(found[0])
+        layer.input_quantization.axis = _axis(layer)
         for call, quantizer in zip(calls, direct, strict=True):
             if quantizer is None:
                 continue
@@ -50,6 +55,25 @@ def quantize_themselves(graph: fx.Graph, model: nn.Module) -> bool:
             if not source.users:
                 graph.erase_node(source)
     return led_past
+
+
+def _axis(layer: QuantizedLayer) -> int:
+    """That of the channels of the layer's input, from the end."""
+    kernel = getattr(layer, "kernel_size", ())
+    return -1 - len(kernel)
+
+
+def _has_axis_of(layer: QuantizedLayer, quantizer: Quantizer, shape: Shape) -> bool:
+    """Whether the quantizer treats all channels alike, or those of the layer each by itself."""
+    alike = all(t.numel() == 1 for t in quantizer.state_dict().values())
+    if alike and not getattr(quantizer, "per_channel", False):
+        return True
+    axis = quantizer.axis
+    if axis >= 0:
+        if shape is None:
+            return False
+        axis -= len(shape)
+    return axis == _axis(layer)
 
 
 def _quantizer_of(value: object, model: nn.Module) -> Quantizer | None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import operator
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.parametrize import is_parametrized
+from torch.utils import _pytree
 
 from lowbit.nn import QuantizedLayer
 from lowbit.quantizers import Quantizer
@@ -47,11 +50,34 @@ _NOT_IN_PLACE: dict[Any, Any] = {
 }
 
 
+def _autocasts() -> list[bool]:
+    return [torch.is_autocast_enabled(device) for device in ("cpu", "cuda")]
+
+
 class LeafTracer(fx.Tracer):
-    """Modules of torch.nn and lowbit.nn are nodes; those that contain them are followed."""
+    """Modules of torch.nn and lowbit.nn are nodes; those that contain them are followed.
+
+    What a graph would lose without a word ends the trace: hooks of a module that is followed,
+    and an operation in an autocast that ``forward`` begins.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._autocasts = _autocasts()
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        if _autocasts() != self._autocasts:
+            raise NotTraceable("forward switches autocast, which a graph does not keep")
+        return super().create_node(*args, **kwargs)
+
+    def call_module(self, m: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        name = self.path_of_module(m)
+        if has_hooks(m) and not self.is_leaf_module(m, name):
+            raise NotTraceable(f"{name} has {HOOKS}")
+        return super().call_module(m, *args, **kwargs)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         ours = m.__module__.startswith(("lowbit.nn.", "lowbit.convert."))
@@ -63,21 +89,33 @@ class LeafTracer(fx.Tracer):
         )
 
 
+HOOKS = "hooks, parametrizations, or a forward set on it"
+
+
 def has_hooks(module: nn.Module) -> bool:
-    """Whether a call of the module does more than its forward."""
+    """Whether a call of the module does more, or something else, than its class's forward."""
     hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-    return any(getattr(module, name) for name in hooks) or is_parametrized(module)
+    return (
+        any(getattr(module, name) for name in hooks)
+        or is_parametrized(module)
+        or "forward" in vars(module)
+    )
 
 
 def trace(model: nn.Module, example: tuple[Any, ...] | None, *, training: bool = False) -> fx.Graph:
     """The graph of the model's forward, without identities, and without dropout if not training.
 
     Arguments of forward that have a default are fixed at it, which needs an ``example`` without
-    them. Raises ``NotTraceable`` where the graph might not be what the model computes.
+    them. Raises ``NotTraceable`` where the graph might not be what the model computes: with an
+    ``example``, also where it is not on that (``forward`` may ask whether x is a Tensor).
     """
+    if has_hooks(model):
+        raise NotTraceable(f"the model has {HOOKS}")
+    followed = copy.deepcopy(model)  # forward may write into it
+    before = list(_state(followed))
     try:
         fixed = _fixed_arguments(model, example)
-        graph = LeafTracer().trace(model, fixed)
+        graph = LeafTracer().trace(followed, fixed)
     except NotTraceable:
         raise
     except Exception as error:  # whatever the model's own code raises when given a proxy
@@ -88,13 +126,63 @@ def trace(model: nn.Module, example: tuple[Any, ...] | None, *, training: bool =
     for node in graph.nodes:
         node.type = None  # torch 2.11 cannot pickle an annotation that is a string
     _refuse_constants(graph, model)
+    _refuse_writes(before, list(_state(followed)))
     _place_inputs(graph)
     _drop_identities(graph, model, training)
     _refuse_shared_changes(graph, model)
     for node in graph.nodes:
         if node.op == "call_function":
             node.target = _NOT_IN_PLACE.get(node.target, node.target)
+    if example is not None and not training:
+        _refuse_other_values(graph, model, example)
     return graph
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Everything that a forward can write into a model, by name."""
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            path = f"{name}.{key}" if name else key
+            inside = dict(enumerate(value)) if isinstance(value, list) else value
+            if not isinstance(inside, dict):
+                inside = {"": value}
+            for item in inside.values():
+                yield path, (item, item._version if isinstance(item, Tensor) else 0)
+
+
+def _refuse_writes(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> None:
+    """What forward keeps for its next call would be that of the trace."""
+    for (name, (old, version)), (_, (new, now)) in zip(before, after, strict=False):
+        if old is not new or version != now:
+            raise NotTraceable(f"forward writes to the model ({name})")
+    if len(before) != len(after):
+        raise NotTraceable("forward writes to the model")
+
+
+def _refuse_other_values(graph: fx.Graph, model: nn.Module, example: tuple[Any, ...]) -> None:
+    """The graph on the example, beside the model itself."""
+    try:
+        with torch.no_grad(), torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            expected = copy.deepcopy(model)(*copy.deepcopy(example))
+    except Exception as error:  # whatever the model's own code raises
+        said = str(error).strip().split("\n")[0]
+        raise ValueError(f"example: the model cannot be called with it: {said}") from error
+    with torch.no_grad(), torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        found = fx.Interpreter(copy.deepcopy(model), graph=graph).run(*copy.deepcopy(example))
+    leaves, form = _pytree.tree_flatten(expected)
+    others, other_form = _pytree.tree_flatten(found)
+    if form != other_form or not all(map(_same, leaves, others)):
+        raise NotTraceable("on the example, the graph of forward does not give what forward gives")
+
+
+def _same(a: Any, b: Any) -> bool:
+    if not isinstance(a, Tensor) or not isinstance(b, Tensor):
+        return type(a) is type(b)
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return torch.allclose(a, b, equal_nan=True) if a.is_floating_point() else torch.equal(a, b)
 
 
 def _fixed_arguments(model: nn.Module, example: tuple[Any, ...] | None) -> dict[str, Any] | None:
@@ -149,7 +237,9 @@ def _changes_its_input(node: fx.Node, model: nn.Module) -> bool:
     if node.op == "call_module":
         return bool(getattr(model.get_submodule(str(node.target)), "inplace", False))
     name = str(getattr(node.target, "__name__", node.target))
-    in_place = name.endswith("_") and not name.endswith("__")
+    in_place = name in ("setitem", "__setitem__") or (
+        name.endswith("_") and not name.endswith("__")
+    )
     augmented = getattr(node.target, "__module__", "") == "_operator" and name.startswith("i")
     return (
         in_place
@@ -173,6 +263,13 @@ def _is_view(node: fx.Node, model: nn.Module) -> bool:
     return str(getattr(node.target, "__name__", node.target)) in _VIEWS
 
 
+def _bases(node: fx.Node, model: nn.Module) -> Iterator[fx.Node]:
+    """What the node is a view of, and what that is a view of."""
+    while _is_view(node, model) and node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+        yield node
+
+
 def _refuse_shared_changes(graph: fx.Graph, model: nn.Module) -> None:
     """Folding changes which operation reads a value first.
 
@@ -186,9 +283,10 @@ def _refuse_shared_changes(graph: fx.Graph, model: nn.Module) -> None:
         source = node.args[0] if node.args else None
         if not isinstance(source, fx.Node):
             continue
+        if source.op == "get_attr":
+            raise NotTraceable(f"forward writes to the model ({source.target})")
         others = [user for user in source.users if user is not node]
-        base = source.args[0] if _is_view(source, model) and source.args else None
-        shared = isinstance(base, fx.Node) and len(base.users) > 1
+        shared = any(len(base.users) > 1 for base in _bases(source, model))
         if node.target in _NOT_IN_PLACE:
             shared = shared or any(place[o] > place[node] or _is_view(o, model) for o in others)
         else:
@@ -197,9 +295,14 @@ def _refuse_shared_changes(graph: fx.Graph, model: nn.Module) -> None:
             raise NotTraceable(f"{node.name} changes in place a value that others read as well")
 
 
-def read_directly(graph: fx.Graph) -> set[str]:
-    """Names of the modules whose parameters or buffers ``forward`` reads by itself."""
-    return {str(node.target).rpartition(".")[0] for node in graph.find_nodes(op="get_attr")}
+def read_directly(graph: fx.Graph, model: nn.Module) -> set[nn.Module]:
+    """Modules whose parameters, buffers or parts ``forward`` reads or calls by itself."""
+    targets = [str(n.target) for n in graph.nodes if n.op in ("get_attr", "call_module")]
+    owners: set[str] = set()
+    for target in targets:
+        parts = target.split(".")[:-1]
+        owners |= {".".join(parts[:length]) for length in range(len(parts) + 1)}
+    return {model.get_submodule(name) for name in owners}
 
 
 def example_shapes(model: nn.Module, graph: fx.Graph, example: tuple[Any, ...]) -> dict[Any, Any]:

@@ -33,3 +33,16 @@ def test_two_numbers_a_channel_are_stored():
 def test_a_norm_without_statistics_has_no_frozen_form():
     assert FrozenNorm.from_trained(nn.BatchNorm2d(4, track_running_stats=False).eval()) is None
     assert FrozenNorm.from_trained(nn.BatchNorm2d(4).train()) is None
+
+
+def test_statistics_are_there_after_a_stay_on_meta():
+    frozen = FrozenNorm.from_trained(shaken(nn.BatchNorm1d(5)))
+    x = torch.randn(3, 5)
+    empty = FrozenNorm(5).to("meta").to_empty(device="cpu")
+    for buffer in empty.buffers():
+        buffer.fill_(7)  # what memory may hold
+    empty.load_state_dict(frozen.state_dict())
+    assert torch.equal(empty(x), frozen(x))
+    assigned = FrozenNorm(5).to("meta")
+    assigned.load_state_dict(frozen.state_dict(), assign=True)
+    assert torch.equal(assigned(x), frozen(x))

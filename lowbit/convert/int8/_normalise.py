@@ -11,7 +11,7 @@ from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from lowbit.convert._shapes import Shape
-from lowbit.convert._trace import has_hooks
+from lowbit.convert._trace import has_hooks, read_directly
 from lowbit.convert.int8._layers import WEIGHTED, weighted, why_not
 
 # Functions that are modules as well: (the module's class, names of the arguments after the input).
@@ -43,6 +43,7 @@ def norms_before_pools(model: fx.GraphModule) -> None:
     Where its factors are positive it keeps the order of numbers, and with it the greatest.
     """
     calls = Counter(str(node.target) for node in model.graph.find_nodes(op="call_module"))
+    read = read_directly(model.graph, model)
     for node in list(model.graph.find_nodes(op="call_module")):
         name = str(node.target)
         norm: Any = model.get_submodule(name)
@@ -56,6 +57,8 @@ def norms_before_pools(model: fx.GraphModule) -> None:
         if not folds or not _is_max_pool(pool, model) or norm.weight is None:
             continue
         if norm.running_mean is None or not bool((norm.weight > 0).all()):
+            continue
+        if norm in read:  # then it does not fold
             continue
         node.replace_all_uses_with(pool)
         model.graph.erase_node(node)
@@ -89,10 +92,11 @@ def fold_norms(
     """Batch norms become part of the layer before them, which names them in ``folded_norms``.
 
     In training, a layer that trains with its norm beside it and folds it later
-    (``lowbit.nn.qat``). Only where the norm alone reads the layer, each is called once, and the
-    layer has a qconfig.
+    (``lowbit.nn.qat``). Only where the norm alone reads the layer, each is called once, ``forward``
+    reads no parameter of them by itself, and the layer has a qconfig.
     """
     calls = Counter(str(node.target) for node in model.graph.find_nodes(op="call_module"))
+    read = read_directly(model.graph, model)
     for node in list(model.graph.find_nodes(op="call_module")):
         name, users = str(node.target), list(node.users)
         layer = model.get_submodule(name)
@@ -106,6 +110,8 @@ def fold_norms(
         if type(norm) is not entry.norm or not once or qconfig_of(name) is None:
             continue
         if has_hooks(norm) or not _folds(layer, norm, shapes.get(node)):
+            continue
+        if layer in read or norm in read:
             continue
         if training and entry.trained_norm is None:
             continue

@@ -36,7 +36,7 @@ class Plan:
         self.stubs = "QuantStub" in names
         self.kinds = {node: kind_of(node, model, self.stubs) for node in self.nodes}
         self.inside = self._between_stubs() if self.stubs else set(self.nodes)
-        self.read_directly = read_directly(model.graph)
+        self.read_directly = read_directly(model.graph, model)
         self.able: set[fx.Node] = set()
         for node in self.nodes:
             if self._is_able(node):
@@ -74,7 +74,8 @@ class Plan:
     def _is_chosen(self, node: fx.Node) -> bool:
         """Whether a layer has a qconfig, and ``forward`` does not read its weight by itself."""
         name = str(node.target)
-        return self.qconfig_of(name) is not None and name not in self.read_directly
+        read = self.model.get_submodule(name) in self.read_directly
+        return self.qconfig_of(name) is not None and not read
 
     def _between_stubs(self) -> set[fx.Node]:
         inside: set[fx.Node] = set()

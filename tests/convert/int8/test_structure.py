@@ -251,3 +251,22 @@ def test_rows_of_the_report() -> None:
     assert first.bytes_after == 216 + 8 * (4 + 8 + 8) + 16
     assert "2 of 2 layers in int8" in repr(report)
     assert report.to_dict()["layers"][0]["int8"] is True
+
+
+@pytest.mark.parametrize("reads", ["bias", "weight", "norm"])
+def test_a_norm_stays_where_forward_reads_it_or_its_layer(reads: str) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        y = self.l(self.n(self.c(x)))
+        if reads == "weight":
+            return y + nn.functional.conv2d(x, self.c.weight, padding=1)
+        return y + 10 * (self.c.bias if reads == "bias" else self.n.weight).view(-1, 1, 1)
+
+    norm = nn.BatchNorm2d(8)
+    nn.init.normal_(norm.weight)
+    norm.running_mean.normal_(0, 3)
+    norm.running_var.uniform_(1, 9)
+    model = model_of(forward, c=conv(3, 8), n=norm, l=nn.Conv2d(8, 8, 1)).eval()
+    x = images()
+    prepared = lowbit.prepare(model)
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(x), model(x))
