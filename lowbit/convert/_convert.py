@@ -56,8 +56,9 @@ def convert(
     With ``fold``, where torch.fx can follow the model's ``forward``, what comes after a packed
     layer runs inside it: bias, scales, batch norm, activations, the addition of a residual; and
     where only packed layers read the result, it is handed on as bits. The result is then a
-    ``torch.fx.GraphModule`` with the same names of parameters. Elsewhere it is the model's own
-    class with packed layers in it, and the report says why.
+    ``torch.fx.GraphModule`` with the same names of parameters, and without the model's other
+    methods and attributes. Elsewhere it is the model's own class with packed layers in it, and
+    the report says why.
 
     ``to``           "packed", or "int8": that, and int8 for what was prepared
     ``example``      a tensor, or the arguments of one call: fixes the arguments that it leaves
