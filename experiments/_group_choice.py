@@ -1,7 +1,8 @@
 """``quantizer=NAME`` beside an experiment that writes its own quantizers: the command line wins.
 
-So do ``optimizer=NAME`` and ``scheduler=NAME``, and ``debug=NAME`` in the stages of a training. With ``data=NAME`` it is not the data that the
-experiment's published figure is of, and nothing is compared.
+So do ``optimizer=NAME`` and ``scheduler=NAME``, and ``debug=NAME`` in the stages of a training.
+With ``data=NAME`` it is not the data that the experiment's published figure is of, and nothing is
+compared.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ class LeafTracer(fx.Tracer):
         )
 
 
-HOOKS = "hooks, parametrizations, or a forward set on it"
+HOOKS = "hooks or parametrizations, or a forward set on it"
 
 
 def has_hooks(module: nn.Module) -> bool:
@@ -147,7 +147,8 @@ def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
             if not isinstance(inside, dict):
                 inside = {"": value}
             for item in inside.values():
-                yield path, (item, item._version if isinstance(item, Tensor) else 0)
+                counts = isinstance(item, Tensor) and not item.is_inference()
+                yield path, (item, item._version if counts else 0)
 
 
 def _refuse_writes(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from lowbit.convert._trace import has_hooks
+from lowbit.convert._trace import HOOKS, has_hooks
 from lowbit.files._classes import GRAPH, name_of
 from lowbit.files._errors import PackedFileError
 from lowbit.files._graph import graph_to_json
@@ -48,7 +48,7 @@ class _Describing:
         self.names[id(module)] = name
         try:
             if has_hooks(module):
-                raise NotPlain("it has hooks or parametrizations, which are code: remove them")
+                raise NotPlain(f"it has {HOOKS}, which are code: remove them")
             parts = self._parts(module, name)
             return {k: part for k, part in parts.items() if part != {} or k == "arguments"}
         except NotPlain as error:

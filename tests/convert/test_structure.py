@@ -311,7 +311,7 @@ def test_another_conversion_is_named(to):
 
 
 def test_a_model_elsewhere_is_refused():
-    with pytest.raises(ValueError, match=r"the model is on meta: convert\(model.cpu\(\)\)"):
+    with pytest.raises(ValueError, match="the model is on meta, without values"):
         lowbit.convert(nn.Linear(1, 1, device="meta"))
     parts = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1, device="meta"))
     with pytest.raises(ValueError, match=r"several devices: 0.weight on cpu, 1.weight on meta"):

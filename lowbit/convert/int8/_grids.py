@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from lowbit.convert._trace import has_hooks
+from lowbit.convert._trace import HOOKS, has_hooks
 from lowbit.convert.int8._islands import Island
 from lowbit.convert.int8._layers import WEIGHTED, why_not
 from lowbit.convert.int8._lower import quantize
@@ -26,7 +26,7 @@ def int8_twin(layer: QuantizedLayer) -> Island:
     input's always the same ones; then the sums are exact. Raises ``NoInt8``.
     """
     if has_hooks(layer):
-        raise NoInt8("it has hooks or parametrizations, which would be lost; remove them first")
+        raise NoInt8(f"it has {HOOKS}, which would be lost; remove them first")
     if layer.input_quantization is None or layer.weight_quantization is None:
         which = "input" if layer.input_quantization is None else "weight"
         raise NoInt8(f"its {which} is not quantized")

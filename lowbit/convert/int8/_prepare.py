@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from lowbit import observers
@@ -81,6 +82,7 @@ def prepare_qat(
     return _prepared(model, qconfig, example, training=True)
 
 
+@torch.inference_mode(False)  # a tensor that is made in it serves in no other mode
 def _prepared(model: nn.Module, given: Any, example: Any, *, training: bool) -> nn.Module:
     if is_prepared(model):
         raise ValueError("the model is prepared already; prepare the float model")
