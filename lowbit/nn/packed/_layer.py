@@ -34,11 +34,11 @@ class PackedLayer(nn.Module):
     and what lies around it; ``act_scale``: the output is multiplied by the mean magnitude of
     the real inputs before the bias is added.
 
-    Numbers are computed in float32, whatever floating dtype comes in, and go out in that dtype;
-    channels last in memory, they go out so. Packed planes do not say it: of these, images go out
-    channels last where ``channels_last`` is set or the residual is so. ``.half()`` and the like
-    leave the buffers alone. A NaN in the input counts as the largest value (the sign +1), where
-    a trained layer returns NaN.
+    Numbers are computed in float32, whatever floating dtype comes in (integers raise TypeError),
+    and go out in that dtype; channels last in memory, they go out so. Packed planes do not say
+    it: of these, images go out channels last where ``channels_last`` is set or the residual is
+    so. ``.half()`` and the like leave the buffers alone. A NaN in the input counts as the largest
+    value (the sign +1), where a trained layer returns NaN.
 
     Buffers: ``weight`` int64 (planes_w, out, taps, words); ``params`` float32 (rows, out), or
     int32 (2, out) for bits; ``thresholds`` float32; and what the rest needs. ``panel``, the
@@ -211,6 +211,15 @@ class PackedLayer(nn.Module):
     def _magnitude(self, x: Tensor) -> Tensor:
         """The mean magnitude of the inputs of each output, as trained layers scale by it."""
         raise NotImplementedError
+
+    def _reals(self, x: Tensor) -> Tensor:
+        """x in float32. Integers are refused: the trained layers take none either."""
+        if not x.is_floating_point():
+            raise TypeError(
+                f"{type(self).__name__} takes numbers of a floating dtype, as the trained layer "
+                f"does; got {x.dtype}: convert them with .float()"
+            )
+        return x.float()
 
     def _run(self, x: Tensor, residual: Tensor | None, channels_last: bool) -> Any:
         """The output for x (n, c, ...), float32 or packed."""

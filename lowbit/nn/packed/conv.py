@@ -98,7 +98,7 @@ class _PackedConv(PackedLayer):
         dtype, outside = x.dtype, self.padding_mode != "zeros"
         if dtype == torch.float32 and not outside and not self.act_scale:
             return self._run(x, residual, _is_channels_last(x))  # the usual, soon
-        reals = x.float()
+        reals = self._reals(x)
         padded = F.pad(reals, self.around, mode=self.padding_mode) if outside else reals
         y = self._run(padded, residual, _is_channels_last(x))
         if self.act_scale:

@@ -35,7 +35,7 @@ class PackedLinear(PackedLayer):
                 residual = residual.float()
             return self._in_dtype(self._run(x, residual, False), self.dtype)
         leading, dtype = x.shape[:-1], x.dtype
-        rows = x if dtype == torch.float32 else x.float()
+        rows = x if dtype == torch.float32 else self._reals(x)
         if len(leading) != 1:
             rows = rows.flatten(0, -2) if leading else rows.unsqueeze(0)
         if residual is not None:

@@ -309,6 +309,17 @@ def test_unbatched_empty_half_and_strided_inputs(kind, args, shape, weights):
         assert torch.equal(packed(x.view(2, 2, 8)).view(4, 6), y)
 
 
+@pytest.mark.parametrize(("kind", "args"), [(QConv2d, (8, 6, 3)), (QLinear, (8, 6))])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool])
+def test_integers_are_refused_as_the_trained_layer_refuses_them(kind, args, dtype):
+    layer = trained(kind, *args)
+    x = torch.ones(2, 8, *[5] * (2 * (kind is QConv2d))).to(dtype)
+    with pytest.raises(RuntimeError, match=r"type|cast"):
+        layer(x)
+    with pytest.raises(TypeError, match=rf"{dtype}.*\.float\(\)"):
+        from_trained(layer)(x)
+
+
 @pytest.mark.parametrize("weights", ["sign", "ttq"])
 @pytest.mark.parametrize(
     ("dims", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)]
