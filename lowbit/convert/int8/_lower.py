@@ -26,6 +26,9 @@ from lowbit.nn import quantized as nnq
 from lowbit.qconfig import default_quint8_weight_qconfig
 
 
+_FUNCTIONS = {"relu": F.relu, "relu_": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+
+
 class Lowering:
     """Replaces what the observers of a prepared ``model`` stand around, in place.
 
@@ -58,7 +61,7 @@ class Lowering:
         self._dequantize()
         self._drop_stubs()
         self._reshape()
-        self._relu_methods()
+        self._methods_as_functions()
         self.graph.eliminate_dead_code()
         self.graph.lint()
         self.model.delete_all_unused_submodules()
@@ -302,11 +305,14 @@ class Lowering:
             if not any(isinstance(arg, torch.dtype) for arg in node.args):
                 node.target = "reshape"
 
-    def _relu_methods(self) -> None:
-        """x.relu() of integers: a QTensor has the function alone."""
+    def _methods_as_functions(self) -> None:
+        """x.relu() of integers, x.sigmoid(): a QTensor has the functions alone.
+
+        torch.nn.functional.sigmoid and tanh are traced as the methods, which they call.
+        """
         for node in self.integers:
-            if node.op == "call_method" and node.target in ("relu", "relu_"):
-                node.op, node.target = "call_function", F.relu
+            if node.op == "call_method" and node.target in _FUNCTIONS:
+                node.op, node.target = "call_function", _FUNCTIONS[str(node.target)]
 
     def _drop_stubs(self) -> None:
         for node in list(self.graph.nodes):
