@@ -79,7 +79,8 @@ def quantize_dynamic(
         qconfig = names.get(path, kinds.get(type(module)))
         if qconfig is None or type(module) not in known or has_hooks(module):
             continue
-        if isinstance(module, nn.RNNBase) and (module.proj_size or not module.bias):
+        recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
+        if recurrent and (not module.bias or getattr(module, "proj_size", 0)):
             continue
         had = getattr(module, "qconfig", None)
         module.qconfig = qconfig

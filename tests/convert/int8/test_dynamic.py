@@ -99,6 +99,13 @@ def test_recurrent_layers_without_an_int8_form_stay(arguments: dict[str, Any]) -
     assert type(check(nn.LSTM(20, 8, **arguments), _noise(6, 4, 20))) is nn.LSTM
 
 
+@pytest.mark.parametrize("kind", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_cells_without_biases_stay(kind: type[nn.Module]) -> None:
+    quantized = lowbit.quantize_dynamic(nn.ModuleList([mlp(), kind(10, 8, bias=False)]))
+    assert is_int8(quantized[0][0])
+    assert type(quantized[1]) is kind
+
+
 def is_int8(layer: nn.Module) -> bool:
     return isinstance(layer, dynamic.Linear)
 
