@@ -119,14 +119,23 @@ def _bytes_of(model: nn.Module, rows: Collection[str], whole: bool) -> dict[str,
     """
     seen: set[int] = set()
     found: dict[str, int] = {}
+    # Some modules make tensors anew for each state_dict, so that no two are the same.
+    once = {path for path, _ in model.named_modules()}
+    again = {path for path, _ in model.named_modules(remove_duplicate=False)} - once
     for key, tensor in model.state_dict(keep_vars=True).items():
-        if not isinstance(tensor, Tensor) or id(tensor) in seen:
+        if not isinstance(tensor, Tensor) or id(tensor) in seen or _is_inside(key, again):
             continue
         seen.add(id(tensor))
         name = _owner(key, rows, whole)
         name = key.rpartition(".")[0] if name is None else name
         found[name] = found.get(name, 0) + tensor.numel() * tensor.element_size()
     return found
+
+
+def _is_inside(key: str, paths: Collection[str]) -> bool:
+    """Whether a tensor is of one of these modules."""
+    parts = key.split(".")
+    return any(".".join(parts[:i]) in paths for i in range(1, len(parts)))
 
 
 def _add_packed_bytes(rows: dict[str, LayerRow], converted: nn.Module, whole: bool) -> None:

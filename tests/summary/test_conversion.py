@@ -168,3 +168,24 @@ def test_dynamic_layers_multiply_int8():
     assert found.macs.int8 == lowbit.summary(model, example).macs.float
     assert found.parameters == lowbit.summary(model, example).parameters
     assert [row.kernel for row in found] == ["int8 dynamic"] * 2
+
+
+class Branching(nn.Module):
+    """One layer under two names, in a forward that torch.fx cannot follow."""
+
+    def __init__(self):
+        super().__init__()
+        self.a = self.b = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x):
+        return x if x.sum() > 1e30 else self.b(self.a(x))
+
+
+def test_an_int8_layer_under_two_names_is_one():
+    prepared = lowbit.prepare(Branching().eval())
+    prepared(torch.randn(2, 3, 8, 8))
+    converted = lowbit.convert(prepared, to="int8").model
+    found = lowbit.summary(converted, (3, 8, 8))
+    assert [row.name for row in found] == ["a.quantize", "a.layer"]
+    # A scale and a zero point, 8 bytes each, are in the state under both names.
+    assert size(converted) == found.bytes + found["a.quantize"].bytes + found["a.layer"].bytes
