@@ -120,19 +120,19 @@ class PackedLayer(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The first row of the first AFFINE step: y = scale V + shift."""
+        """The first row of the first AFFINE step: y = scale V + shift; no attribute without one."""
         return self._affine()[0]
 
     @property
     def shift(self) -> Tensor:
-        """The second row of the first AFFINE step: y = scale V + shift."""
+        """The second row of the first AFFINE step: y = scale V + shift; no attribute without one."""
         return self._affine()[1]
 
     def _affine(self) -> Tensor:
         if not self.steps or self.steps[0] != AFFINE or self.params is None:
-            raise ValueError(
-                f"no scale: the steps {self.steps} do not begin with AFFINE ({AFFINE})"
-            )
+            # Such a layer has no such attribute; torch.jit.trace asks each one by hasattr. The
+            # words are those of torch.nn.Module, which is asked next.
+            raise AttributeError
         return self.params
 
     def set_output(self, out: str, steps: Sequence[int], params: Tensor | None = None) -> None:

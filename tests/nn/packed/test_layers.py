@@ -401,6 +401,22 @@ def test_integers_bits_and_both():
     torch.testing.assert_close(b(bits), y)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_layer_without_a_scale_has_no_such_attribute():
+    a = from_trained(trained(QConv2d, 8, 70, 3, bias=False))
+    b = from_trained(trained(QConv2d, 70, 6, 1))
+    assert hasattr(a, "scale")
+    assert hasattr(a, "shift")
+    a.set_output("bits", (), torch.zeros(2, 70, dtype=torch.int32))
+    b.set_packed_input()
+    assert not hasattr(a, "scale")
+    assert not hasattr(a, "shift")
+    with pytest.raises(AttributeError, match="PackedConv2d.*scale"):
+        _ = a.scale
+    model, x = nn.Sequential(a, b), torch.randn(2, 8, 5, 5)
+    assert torch.equal(torch.jit.trace(model, x)(x), model(x))
+
+
 def test_what_a_layer_cannot_give_is_refused():
     mixed = from_trained(trained(QConv2d, 8, 6, 3, weights="ttq"))
     grouped = from_trained(trained(QConv2d, 8, 12, 3, groups=2))
