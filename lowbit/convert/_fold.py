@@ -333,7 +333,7 @@ def _threshold_row(layer: PackedLayer, channels: int, flat: bool) -> Tensor | No
     if flat and channels % WORD != 0:
         return None
     if layer.thresholds is None:
-        return torch.zeros(channels)
+        return torch.zeros(channels, dtype=torch.float32)
     row = layer.thresholds.reshape(-1)
     if flat and row.numel() > 1:
         return None

@@ -59,7 +59,8 @@ def _prelu(module: Any, channels: int) -> list[Step] | None:
 
 
 def _leaky_relu(module: Any, channels: int) -> list[Step]:
-    return [Step(PRELU, (torch.full((channels,), module.negative_slope).float().double(),))]
+    slope = torch.full((channels,), module.negative_slope, dtype=torch.float32)
+    return [Step(PRELU, (slope.double(),))]
 
 
 def _hardtanh(module: Any, channels: int) -> list[Step] | None:

@@ -238,7 +238,7 @@ def packed_conv_both(
     """
     v = _sums(x, words, thresholds, geometry)
     rows = rows_of(steps)
-    threshold = torch.zeros(geometry.out_channels, device=v.device)
+    threshold = torch.zeros(geometry.out_channels, dtype=torch.float32, device=v.device)
     if params is not None and len(params) == rows + 1:
         rows, threshold = rows + 1, params[-1]
     check_params(params, rows, geometry, steps, steps)

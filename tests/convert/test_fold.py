@@ -428,3 +428,40 @@ def test_an_image_without_batch_is_taken_as_before():
     model = shaken(nn.Sequential(*[QConv2d(32, 32, 3, bias=False, **SIGN) for _ in range(2)]))
     _, report = assert_same_bits(model, integers((32, 7, 7)))
     assert outputs(report) == ["bits", "float"]
+
+
+@pytest.fixture
+def default_dtype(request):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(request.param)
+    yield
+    torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("inputs", ["sign", "rsign", "lsq", "hwgq"])
+@pytest.mark.parametrize("default_dtype", [torch.float64, torch.bfloat16], indirect=True)
+def test_the_default_dtype_changes_nothing(inputs, default_dtype, tmp_path):
+    kinds = {"input_quantization": inputs, "weight_quantization": "sign", "dtype": torch.float32}
+    model = nn.Sequential(
+        QConv2d(32, 32, 3, padding=1, bias=False, **kinds),
+        nn.BatchNorm2d(32, dtype=torch.float32),
+        nn.LeakyReLU(0.3),
+        QConv2d(32, 32, 3, padding=1, padding_mode="reflect", bias=False, **kinds),
+        nn.Flatten(),
+        QLinear(32 * 63, 8, **kinds | {"weight_quantization": {"name": "xnor", "act_scale": True}}),
+    )
+    x = integers(SHAPE).float()
+    model(x)
+    shaken(model.float())
+    packed, _ = convert(model)
+    loaded = lowbit.load_packed(lowbit.save_packed(packed, tmp_path / "net.safetensors"))
+    with torch.no_grad():
+        assert packed(x).dtype == torch.float32
+        assert torch.equal(loaded(x), packed(x))
+        y = packed(x)
+        torch.set_default_dtype(torch.float32)
+        usual, _ = convert(model)
+        assert torch.equal(y, usual(x))
+    for name, tensor in usual.state_dict().items():
+        assert packed.state_dict()[name].dtype == tensor.dtype
+        assert torch.equal(packed.state_dict()[name], tensor), name

@@ -18,6 +18,7 @@ from lowbit.functional.packed_geometry import largest_code, threshold_count
 from lowbit.nn.packed._errors import ULP, CannotPack
 from lowbit.quantizers import Quantizer
 
+FLOAT = torch.float32  # of packed layers, whatever the default is
 INFINITY = 0x7F800000  # the bits of +inf in float32
 # Some quantizers give NaN for infinities, or where a quotient overflows; up to here none does.
 HUGE = 0x71800000  # the bits of 2^100
@@ -74,7 +75,7 @@ def _check_local(values: Values, name: str, channels: int, dims: int) -> None:
     """Refuse a quantizer whose output for an element depends on another one, or on chance."""
     generator = torch.Generator().manual_seed(0)
     shape = (4, channels, *[3] * dims)
-    x, other = (torch.randn(shape, generator=generator) for _ in range(2))
+    x, other = (torch.randn(shape, generator=generator, dtype=FLOAT) for _ in range(2))
     kept = torch.rand(shape, generator=generator) < 0.5
     kept[0], kept[-1] = True, False
     y = values(x)
@@ -108,7 +109,7 @@ def _jumps(values: Values, name: str, channels: int) -> _Jumps:
         # One column for each channel, its questions one under the other.
         counts = torch.bincount(channel, minlength=channels)
         row = torch.arange(len(channel)) - (counts.cumsum(0) - counts)[channel]
-        table = torch.zeros(int(counts.max()), channels)
+        table = torch.zeros(int(counts.max()), channels, dtype=FLOAT)
         table[row, channel] = float_of(order)
         return values(table)[row, channel]
 
@@ -154,7 +155,7 @@ def _code(jumps: _Jumps, name: str, channels: int) -> tuple[InputCode, Tensor]:
     count = len(levels)
     largest = float(levels.abs().max())
     step = float(levels[-1] - levels[0]) / (count - 1)
-    grid = levels[0] + step * torch.arange(count)
+    grid = levels[0] + step * torch.arange(count, dtype=torch.float64)
     if count > MOST_LEVELS or bool(((levels - grid).abs() > ULP * largest).any()):
         own = _level_counts(jumps, channels)
         if bool((own < count).any()):
@@ -170,7 +171,7 @@ def _code(jumps: _Jumps, name: str, channels: int) -> tuple[InputCode, Tensor]:
     start, end = (torch.searchsorted(ascending, v) for v in (jumps.below, jumps.above))
     if not up:
         start, end = count - 1 - start, count - 1 - end
-    thresholds = torch.full((count - 1, channels), math.nan)
+    thresholds = torch.full((count - 1, channels), math.nan, dtype=FLOAT)
     lowest = torch.full((channels,), count).scatter_reduce(0, jumps.channel, start, "amin")
     for j, row in enumerate(thresholds):
         crossed = (start <= j) & (j < end)
@@ -180,7 +181,7 @@ def _code(jumps: _Jumps, name: str, channels: int) -> tuple[InputCode, Tensor]:
         c = int(thresholds.isnan().any(0).nonzero()[0])
         raise CannotPack(f"{name} never gives channel {c} of the input the largest value of others")
     unused = threshold_count(planes, thermometer) - (count - 1)
-    thresholds = torch.cat([torch.full((unused, channels), -math.inf), thresholds])
+    thresholds = torch.cat([thresholds.new_full((unused, channels), -math.inf), thresholds])
     smallest = largest_code(planes, thermometer) - 2 * (count - 1)
     offset = 2 * float(levels[0]) / step - smallest
     if abs(offset - round(offset)) * abs(step) / 2 <= ULP * largest:
@@ -196,14 +197,14 @@ def _verify(values: Values, code: InputCode, thresholds: Tensor, name: str) -> N
     """Compare code and quantizer on drawn numbers and around every threshold."""
     channels = thresholds.shape[1]
     generator = torch.Generator().manual_seed(1)
-    drawn = torch.randn(256, channels, generator=generator)
-    drawn *= 10 ** (4 * torch.rand(256, 1, generator=generator) - 2)
-    special = torch.tensor([math.inf, -math.inf, 0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38])
-    sides = [torch.nextafter(thresholds, torch.tensor(end)) for end in (-math.inf, math.inf)]
+    drawn = torch.randn(256, channels, generator=generator, dtype=FLOAT)
+    drawn *= 10 ** (4 * torch.rand(256, 1, generator=generator, dtype=FLOAT) - 2)
+    special = drawn.new_tensor([math.inf, -math.inf, 0.0, -0.0, 1e-45, -1e-45, 3e38, -3e38])
+    sides = [torch.nextafter(thresholds, drawn.new_tensor(end)) for end in (-math.inf, math.inf)]
     x = torch.cat([drawn, special.unsqueeze(1).expand(-1, channels), thresholds, *sides])
     r = (x.unsqueeze(0) < thresholds.unsqueeze(1)).sum(0)
     a = largest_code(code.planes, code.thermometer) - 2 * r
-    found = code.step / 2 * (a + code.offset)
+    found = code.step / 2 * (a.double() + code.offset)
     expected = values(x)
     expected = torch.where(
         expected.isnan() & (x.abs() > float_of(torch.tensor(HUGE))), found, expected

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -81,12 +82,13 @@ class PackedLayer(nn.Module):
         self.register_buffer("weight", torch.zeros(shape, dtype=torch.int64))
         channels = self.out_channels
         filters = max(terms, 1) + int(ones)
+        real = partial(torch.zeros, dtype=torch.float32)  # whatever the default is
         mixed = torch.zeros(filters, channels, dtype=torch.float64) if terms else None
         sums = torch.zeros(channels, geometry.taps, dtype=torch.float64) if border else None
-        self._hold("thresholds", None if thresholds is None else torch.zeros(thresholds))
+        self._hold("thresholds", None if thresholds is None else real(thresholds))
         self._hold("mix", mixed)
         self._hold("tap_sums", sums)
-        self._hold("late_bias", torch.zeros(channels) if act_scale else None)
+        self._hold("late_bias", real(channels) if act_scale else None)
         self._hold("panel", None)
         self.set_output(out, steps)
 
