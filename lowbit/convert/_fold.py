@@ -15,6 +15,7 @@ from lowbit.convert import _bits
 from lowbit.convert._norm import NORMS, FrozenNorm
 from lowbit.convert._shapes import ADDS, RELUS, Shape, is_flatten
 from lowbit.convert._steps import (
+    MOST_STEPS,
     RELU_STEP,
     RESIDUAL_STEP,
     Step,
@@ -274,6 +275,8 @@ class Folding:
         taken: list[Link] = []
         for link in links:
             if link.steps is None or (link.residual is not None and residual is not None):
+                break
+            if len(merged([*steps, *link.steps])) > MOST_STEPS:
                 break
             steps += link.steps
             residual = residual or link.residual

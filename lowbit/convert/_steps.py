@@ -13,6 +13,9 @@ from lowbit.kernels import AFFINE, HARDTANH, PRELU, RELU, RESIDUAL, SHIFT
 from lowbit.nn import LearnedScale, RPReLU
 
 
+MOST_STEPS = 16  # kMaxSteps of lowbit/kernels/csrc/core.h
+
+
 class Step(NamedTuple):
     """One step of the operator and its rows, float64 of shape (channels,)."""
 

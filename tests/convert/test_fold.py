@@ -128,6 +128,15 @@ def test_what_is_no_step_stays_behind_the_layer(make):
     assert type(converted.act1) is type(make())
 
 
+def test_no_more_steps_run_inside_than_the_operator_takes():
+    activations = [RPReLU(32) for _ in range(4)] + [nn.Hardtanh() for _ in range(6)]
+    model = shaken(nn.Sequential(QConv2d(32, 32, 3, bias=False, **SIGN), *activations))
+    converted, report = assert_same_bits(model)
+    assert len(converted.get_submodule("0").steps) == 16
+    assert report[0].folded == [str(i) for i in range(1, 9)]
+    assert type(converted.get_submodule("9")) is nn.Hardtanh
+
+
 def test_a_function_that_turns_twice_gets_no_threshold():
     model = Plain([nn.BatchNorm2d(32), nn.PReLU(32), nn.BatchNorm2d(32)])
     model = shaken(model)
