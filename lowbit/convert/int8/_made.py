@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from lowbit.convert.int8._layers import weighted
-from lowbit.nn.quantized._observed import has_seen, output_limits, output_qparams
+from lowbit.nn.quantized._observed import has_seen, output_limits, output_qparams, saw_no_number
 from lowbit.observers import FixedQParamsObserver
 
 
@@ -28,11 +28,16 @@ def waits_for_data(observer: Any) -> bool:
 
 
 def check_seen(observer: Any, name: str) -> None:
-    """ValueError where an observer was shown nothing."""
+    """ValueError where an observer was shown nothing, or what is no number."""
     if waits_for_data(observer):
         raise ValueError(
             f"{name} has seen no data, so that there is no scale: call the prepared model on "
             "batches of training data before lowbit.convert"
+        )
+    if saw_no_number(observer):
+        raise ValueError(
+            f"{name} has seen NaN or infinities, so that there is no scale: look for them in the "
+            "model's weights and in the batches that it was called on, and prepare it anew"
         )
 
 

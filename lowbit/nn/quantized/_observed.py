@@ -103,9 +103,11 @@ def quantized_weight(weight: Tensor, observer: Any, *, observe: bool = True) -> 
     ``observe``: show it the weight first, if it has not seen one yet: a fake quantizer keeps the
     scale that the model was trained with, which looking once more would move. One with a
     ``quantizer`` rounds in a way of its own: it is shown the weight in any case, and what it
-    returns is whole numbers of its scale. ValueError where the observer's dtype is not int8.
+    returns is whole numbers of its scale. ValueError where the observer's dtype is not int8, and
+    where the weight is not finite.
     """
     weight = weight.detach()
+    check_finite(weight)
     if hasattr(observer, "quantizer"):
         was_training = observer.training
         weight = observer.eval()(weight).detach()
@@ -121,10 +123,27 @@ def quantized_weight(weight: Tensor, observer: Any, *, observe: bool = True) -> 
     return _quantize(weight.float(), observer, dtype)
 
 
+def check_finite(weight: Tensor) -> None:
+    """ValueError for a weight with NaN or infinities."""
+    if not bool(weight.isfinite().all()):
+        raise ValueError("the weight has NaN or infinities in it, which no integers stand for")
+
+
 def has_seen(observer: Any) -> bool:
-    """Whether a fake quantizer, or an observer, has a range already."""
-    low = getattr(getattr(observer, "activation_post_process", observer), "min_val", None)
-    return low is not None and low.numel() > 0 and bool(low.isfinite().all())
+    """Whether a fake quantizer, or an observer, was shown anything."""
+    low, high = _range(observer)
+    # A range that nothing went into is empty, or begins at infinity and ends at minus infinity.
+    return low is not None and low.numel() > 0 and not bool((low > high).any())
+
+
+def saw_no_number(observer: Any) -> bool:
+    """Whether NaN or an infinity was in what a fake quantizer, or an observer, was shown."""
+    return has_seen(observer) and not all(bool(end.isfinite().all()) for end in _range(observer))
+
+
+def _range(observer: Any) -> tuple[Any, Any]:
+    inside = getattr(observer, "activation_post_process", observer)
+    return getattr(inside, "min_val", None), getattr(inside, "max_val", None)
 
 
 def _quantize(weight: Tensor, observer: Any, dtype: torch.dtype) -> QTensor:

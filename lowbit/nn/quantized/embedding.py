@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import type_before_parametrizations
 from lowbit.functional.int8 import embedding as rows
 from lowbit.nn.quantized._inputs import described
 from lowbit.nn.quantized._legacy import plain_entries
-from lowbit.nn.quantized._observed import has_seen, scheme_of
+from lowbit.nn.quantized._observed import check_finite, has_seen, scheme_of
 from lowbit.qtensor import QTensor, quantize_per_channel
 
 BITS = {"uint8": 8, "quint8": 8, "uint4": 4, "quint4x2": 4, "uint2": 2, "quint2x4": 2}
@@ -241,6 +241,7 @@ def _observed_rows(
             f"{name} has integers of 8, 4 or 2 bits without a sign: a weight observer from 0 to "
             f"255, 15 or 3, not from {limits.quant_min} to {limits.quant_max}"
         )
+    check_finite(weight)
     if not (precomputed or has_seen(observer)):
         observer(weight)
     scales, zero_points = observer.calculate_qparams()

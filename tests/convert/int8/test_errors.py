@@ -1,5 +1,7 @@
 """Steps in the wrong order, and inputs that a converted model does not take."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,33 @@ def test_calibration_forgotten() -> None:
         lowbit.convert(lowbit.prepare(network()), to="int8")
     with pytest.raises(ValueError, match="has seen no data"):
         lowbit.convert(lowbit.prepare_qat(network()), to="int8")
+
+
+@pytest.mark.parametrize("odd", [torch.nan, torch.inf])
+@pytest.mark.parametrize("prepare", [lowbit.prepare, lowbit.prepare_qat])
+def test_what_is_no_number_in_a_batch(prepare: Callable[..., nn.Module], odd: float) -> None:
+    prepared, x = prepare(network()), images()
+    prepared(x)
+    x[0, 0, 0, 0] = odd
+    prepared(x)
+    with pytest.raises(ValueError, match="has seen NaN or infinities"):
+        lowbit.convert(prepared.eval(), to="int8")
+
+
+@pytest.mark.parametrize(("layer", "words"), [(0, "has seen NaN"), (4, "the weight has NaN")])
+def test_what_is_no_number_in_a_weight(layer: int, words: str) -> None:
+    model = network()
+    weight = model.get_submodule(str(layer)).get_parameter("weight")
+    weight.data.view(-1)[0] = torch.nan
+    prepared = lowbit.prepare(model)
+    prepared(images())
+    with pytest.raises(ValueError, match=words):
+        lowbit.convert(prepared, to="int8")
+    with pytest.raises(ValueError, match="the weight has NaN"):
+        lowbit.quantize_dynamic(model, {"0", "4"})
+    table = nn.Embedding(4, 8, _weight=torch.full((4, 8), torch.inf))
+    with pytest.raises(ValueError, match="the weight has NaN or inf"):
+        lowbit.quantize_dynamic(nn.Sequential(table), {"0"}, dtype=torch.quint8)
 
 
 def test_convert_without_prepare() -> None:
