@@ -13,6 +13,7 @@ from experiments._build import quantization
 from experiments._int8 import Comparison
 from experiments._report import byte_count, evaluation, figure
 from lowbit import quantizers
+from lowbit.cli._race import times_are
 
 
 def show(comparison: Comparison) -> None:
@@ -20,7 +21,8 @@ def show(comparison: Comparison) -> None:
     Console().print(_table(comparison.figures))
     print(
         "trained: in evaluation, its quantizers in float. float: without quantizers, in\n"
-        "channels-last. The three take turns; times are medians."
+        "channels-last. The three take turns; times are "
+        f"{times_are(comparison.figures['threads'])}."
     )
     if comparison.report is not None:
         print(f"\n{comparison.report}")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from experiments._packed import Comparison
 from experiments._report import byte_count, evaluation, figure
+from lowbit.cli._race import times_are
 
 # Reports of so many layers are printed without being asked for.
 SHORT = 12
@@ -21,7 +22,7 @@ def show(comparison: Comparison, whole: bool) -> None:
         Console().print(_table(comparison.figures))
         print(
             "trained: in evaluation, its quantizers in float. float twin: without quantizers.\n"
-            "The three take turns; times are medians."
+            f"The three take turns; times are {times_are(comparison.figures['threads'])}."
         )
     else:
         print(f"packed: {comparison.why}")

@@ -4,7 +4,8 @@ examples:
   python -m lowbit bench runs/…/checkpoints/best.ckpt
   python -m lowbit bench QuickNet --set input_quantization=sign weight_quantization=sign --batch 1
 
-Times are medians, ratios the medians of those of each round. Inputs are noise.
+Times are of the processor, which other programs do not lengthen: medians, and ratios the medians of
+those of each round. In several threads they are the least of the clock's. Inputs are noise.
 """
 
 from __future__ import annotations
