@@ -21,7 +21,7 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import _group_choice
+from experiments import _group_choice, _mistyped
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 # Hydra takes plugins from packages called hydra_plugins on the path, and from nowhere else.
@@ -135,7 +135,8 @@ class Sweep(Callback):
                 (_build if cfg.get("stages") is None else _stages).check(cfg)
         except CompactHydraException as error:
             # Hydra turns an exception of a callback into a warning, and would go on to train.
-            print(f"{' '.join(overrides)}: {error}", file=sys.stderr)
+            words = _mistyped.explained(error, overrides, CONFIGS, "train")
+            print(f"error: job {_without_key(overrides, words)}", file=sys.stderr)
             sys.exit(1)
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -146,6 +147,14 @@ class Sweep(Callback):
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Nothing to do."""
+
+
+def _without_key(overrides: list[str], words: str) -> str:
+    """A job and its error, which need not name the key again: ``quantizer.input=sgn: no …``."""
+    key, _, rest = words.partition(": ")
+    if rest and key in map(_key, overrides):
+        words = rest
+    return f"{' '.join(overrides)}: {words}"
 
 
 def with_old_overrides(arguments: list[str]) -> list[str]:
@@ -176,6 +185,23 @@ def refuse_null_groups(arguments: list[str]) -> None:
             sys.exit(f"error: {argument}: {group} is one of {options}; ~{group} leaves it out")
 
 
+def refuse_mistyped(arguments: list[str], config_name: str) -> None:
+    """Exit with a message for a key or an option that is not there, before Hydra sees it.
+
+    Hydra would advise to add the key with a ``+``, where nothing reads it.
+    """
+    if not arguments or _whole_errors() or any(word.startswith("--config") for word in arguments):
+        return
+    try:
+        _mistyped.composed(arguments, CONFIGS, config_name)
+    except CompactHydraException as error:
+        sys.exit(f"error: {_mistyped.explained(error, arguments, CONFIGS, config_name)}")
+
+
+def _whole_errors() -> bool:
+    return os.environ.get("HYDRA_FULL_ERROR") == "1"
+
+
 def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Run ``task`` with the configuration that the command line describes."""
 
@@ -184,9 +210,10 @@ def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
         try:
             return task(cfg)
         except CompactHydraException as error:
-            # A sweep goes through Hydra, which says which job it was.
-            if os.environ.get("HYDRA_FULL_ERROR") or HydraConfig.get().mode == RunMode.MULTIRUN:
+            if _whole_errors():
                 raise
+            if HydraConfig.get().mode == RunMode.MULTIRUN:  # Hydra says which job it was
+                raise Problem(f"error: {error}") from error
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
 
@@ -194,4 +221,5 @@ def start(task: Callable[[DictConfig], Any], config_name: str) -> None:
     sys.argv[1:] = with_old_overrides(sys.argv[1:])
     if config_name == "train":  # an evaluation has no experiment
         sys.argv[1:] = _group_choice.spelled_out(sys.argv[1:], CONFIGS)
+    refuse_mistyped(sys.argv[1:], config_name)
     hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name=config_name)(one_message)()

@@ -18,8 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 import lowbit
-from experiments import _checkpoint, _published
-from experiments._app import Problem, clear_errors
+from experiments import _checkpoint, _mistyped, _published
+from experiments._app import CONFIGS, Problem, clear_errors
 from experiments._spread import spread_weights
 from experiments.callbacks.compiled import MODES, WITH_GRAPHS, Compiled
 from experiments.callbacks.description import Description
@@ -319,8 +319,20 @@ def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule
     return data, make_recipe(cfg, data)
 
 
+def check_keys(cfg: DictConfig, config_name: str = "train") -> None:
+    """A ``Problem`` for a key that was added with a ``+`` and that nothing reads.
+
+    Not for configurations of checkpoints, which may be older than the code.
+    """
+    key = _mistyped.unread(cfg, _mistyped.known_keys(CONFIGS, config_name))
+    if key is not None:
+        paths = [path for path in _mistyped.paths_of(cfg) if path != key]
+        raise Problem(_mistyped.no_such_key(key, paths))
+
+
 def check(cfg: DictConfig) -> None:
     """Raise what ``build`` would raise for this configuration, but make no folder and no log."""
+    check_keys(cfg)
     _, recipe = prepare(cfg)
     if cfg.resume is not None:
         _checkpoint.load_weights(recipe, cfg.resume)
@@ -328,6 +340,7 @@ def check(cfg: DictConfig) -> None:
 
 def build(cfg: DictConfig, folder: Path) -> Run:
     """Everything for training into ``folder``."""
+    check_keys(cfg)
     data, recipe = prepare(cfg)
     if cfg.resume is not None:
         _checkpoint.load_weights(recipe, cfg.resume)

@@ -14,7 +14,6 @@ configuration and ``stage.json``, its result. The result of the run is that of t
 from __future__ import annotations
 
 import copy
-import difflib
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
+from experiments import _mistyped
 from experiments._app import Problem, clear_errors
 from experiments.results import write_result
 
@@ -42,17 +42,15 @@ def _change(into: DictConfig, change: Mapping[str, Any]) -> None:
             into[key] = copy.deepcopy(value)
 
 
-def _check_keys(where: str, change: Mapping[str, Any], cfg: DictConfig) -> None:
+def _check_keys(name: str, change: Mapping[str, Any], cfg: DictConfig) -> None:
     """A ``Problem`` for a key that a configuration has not, of the whole or of ``quantizer``."""
-    for key, value in change.items():
-        if key not in cfg:
-            near = difflib.get_close_matches(str(key), [str(k) for k in cfg], 1)
-            hint = (
-                f"; did you mean {near[0]!r}?" if near else f"; it has {', '.join(map(str, cfg))}"
-            )
-            raise Problem(f"{where}.{key}: a configuration has no {key!r}{hint}")
-        if key == "quantizer" and isinstance(value, dict):
-            _check_keys(f"{where}.quantizer", value, cfg.quantizer)
+    known = [*map(str, cfg), *(f"quantizer.{key}" for key in _mistyped.QUANTIZER)]
+    quantizer = change.get("quantizer")
+    inside = quantizer if isinstance(quantizer, dict) else {}
+    for key in (*change, *(f"quantizer.{key}" for key in inside)):
+        if key not in known:
+            words = _mistyped.no_such_key(str(key), [*known, *_mistyped.paths_of(cfg)])
+            raise Problem(f"stages.{name}.{key}: {words}")
 
 
 def plan(cfg: DictConfig, checkpoints: Mapping[str, Path] | None = None) -> dict[str, DictConfig]:
@@ -68,7 +66,7 @@ def plan(cfg: DictConfig, checkpoints: Mapping[str, Path] | None = None) -> dict
             f"stages={{first: {{quantizer: {{weight: null}}}}, second: {{}}}}; got {changes!r}"
         )
     for name, change in changes.items():
-        _check_keys(f"stages.{name}", change, cfg)
+        _check_keys(name, change, cfg)
     names, planned = list(changes), {}
     for number, (name, change) in enumerate(changes.items()):
         made = copy.deepcopy(cfg)

@@ -30,6 +30,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     """
     from experiments import _build, _checkpoint, _pretrained, _report
 
+    _build.check_keys(cfg, "eval")
     if cfg.pretrained is not None:
         return _of_the_repository(cfg)
     with _app.clear_errors():

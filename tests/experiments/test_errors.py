@@ -62,6 +62,9 @@ def trained_folders(folder):
         (["recipe.label_smoothing=1"], r"in \[0, 1\)"),
         (["~experiment", "model=mlp", "model.hidden=[]"], "model: hidden needs"),
         (["+optimizer.rest.lrr=1"], "lrr"),
+        (["+lr=0.1"], "no 'lr'; did you mean 'optimizer.lr'?"),
+        (["+quantizer.inputs=sign"], "no 'quantizer.inputs'; did you mean 'quantizer.input'?"),
+        (["+model/padding=1"], "no 'model/padding'; did you mean 'model.padding'?"),
         (["optimizer.latent=null"], "no claim on trainable parameters"),
         (["data=mnist", "data.root=absent", "data.download=false"], "data.root="),
         (["data.limit=0"], "limit of Digits"),
@@ -116,8 +119,25 @@ def test_eval_needs_a_checkpoint_and_its_configuration(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["-m", "quantizer.input=sign,aprox_sign", "seed=0,1"], "did you mean 'approx_sign'"),
-        (["trainer.max_epoch=3"], "max_epoch"),
+        (
+            ["-m", "quantizer.input=sign,aprox_sign", "seed=0,1"],
+            "error: job quantizer.input=aprox_sign seed=0: no quantizer named 'aprox_sign'; did "
+            "you mean 'approx_sign'",
+        ),
+        (
+            ["trainer.max_epoch=3"],
+            "error: a configuration has no 'trainer.max_epoch'; did you mean 'trainer.max_epochs'?",
+        ),
+        (
+            ["-m", "quantizer.inputs=sign,approx_sign"],
+            "error: job quantizer.inputs=sign: a configuration has no 'quantizer.inputs'; did you "
+            "mean 'quantizer.input'?",
+        ),
+        (["-m", "+lr=1,2", "seed=0"], "error: job +lr=1 seed=0: a configuration has no 'lr'"),
+        (
+            ["callbacks=[default,emma]"],
+            "error: no callbacks named 'emma'; did you mean 'ema'? known: cancelled_gradients, ",
+        ),
         (["scheduler=null"], "multistep, none, step; ~scheduler leaves it out"),
     ],
 )
@@ -127,6 +147,14 @@ def test_the_command_ends_with_one_message_and_exit_code_1(arguments, message, t
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert trained_folders(tmp_path) == []
+
+
+def test_a_key_that_another_refers_to_is_read(config):
+    from experiments import _build
+
+    _build.check_keys(config("+first=8", "seed=${first}"))
+    with pytest.raises(Problem, match="no 'first'"):
+        _build.check_keys(config("+first=8"))
 
 
 def test_eval_of_a_corrupt_file_ends_with_one_message_and_exit_code_1(tmp_path):

@@ -139,7 +139,7 @@ def test_an_error_in_the_last_stage_shows_before_the_first_trains(tiny_config, t
             ["stages={first: {quantizr: {weight: null}}}"],
             r"stages.first.quantizr: .* did you mean 'quantizer'",
         ),
-        (["stages={first: {quantizer: {weigth: null}}}"], "did you mean 'weight'"),
+        (["stages={first: {quantizer: {weigth: null}}}"], "did you mean 'quantizer.weight'"),
         (["stages={first: {xyzzy: 1}}"], "has no 'xyzzy'; it has seed"),
         (["stages=real_to_binary"], "recipe.teacher: .*Classify has no teacher; give recipe=dis"),
         ([*TWO, "resume=x/checkpoints/last.ckpt"], "STAGE one of activations, both"),
