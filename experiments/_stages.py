@@ -57,33 +57,36 @@ def plan(cfg: DictConfig, checkpoints: Mapping[str, Path] | None = None) -> dict
     """The configuration of each stage, in order.
 
     ``checkpoints`` holds the folder of each stage's checkpoints. Without it there are none: what
-    begins with ``previous`` is then left out, which is how a run is checked before it begins.
+    begins with ``previous`` is then left out, and the folder of a stage is that of the run, which
+    a sweep's jobs have none of yet. That is how a run is checked before it begins.
     """
     changes = OmegaConf.to_container(cfg.stages, resolve=False)
-    if not isinstance(changes, dict) or not all(isinstance(c, dict) for c in changes.values()):
+    mapping = isinstance(changes, dict) and len(changes) > 0
+    if not mapping or not all(isinstance(c, dict) for c in changes.values()):
         raise Problem(
             "stages maps a name to what the stage changes, as in "
             f"stages={{first: {{quantizer: {{weight: null}}}}, second: {{}}}}; got {changes!r}"
         )
     for name, change in changes.items():
         _check_keys(name, change, cfg)
-    names, planned = list(changes), {}
-    for number, (name, change) in enumerate(changes.items()):
+    names, planned = [str(name) for name in changes], {}
+    for number, (name, change) in enumerate(zip(names, changes.values(), strict=True)):
         made = copy.deepcopy(cfg)
         with open_dict(made):
             made.stages = None
             if number < len(names) - 1:
                 made.update(AT_THE_END)
             _change(made, change)
-            made.folder = str(Path(cfg.folder) / str(name))
             made.resume = None
             made.previous = {"best": None, "last": None}
+            if checkpoints is not None:
+                made.folder = str(checkpoints[name].parent)
             if checkpoints is not None and number > 0:
                 folder = checkpoints[names[number - 1]]
                 made.previous = {w: str(folder / f"{w}.ckpt") for w in ("best", "last")}
             elif _from_previous(made):
                 made.recipe.teacher = None
-        planned[str(name)] = made
+        planned[name] = made
     return planned
 
 

@@ -6,13 +6,15 @@ import sys
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf, open_dict
 
 from experiments import _checkpoint, _stages
 from experiments._app import CONFIGS, Problem
 from experiments.callbacks.progress import Progress
 from experiments.train import train
 from lowbit.nn import latent_layers
+from tests.experiments.conftest import TINY
 
 TWO = ("stages=two_step", "trainer.max_epochs=2", "packed=false")
 
@@ -114,6 +116,16 @@ def test_one_command_trains_both_steps(tmp_path):
     assert list(kept)[:3] == list(overrides)
 
 
+def test_a_sweeps_job_is_checked_before_it_has_a_folder():
+    with initialize_config_dir(version_base="1.3", config_dir=str(CONFIGS)):
+        cfg = compose("train", overrides=[*TINY, *TWO, "name=test"])
+    _stages.check(cfg)
+    with open_dict(cfg):
+        cfg.stages.both.quantizer = {"input": "aprox_sign"}
+    with pytest.raises(Problem, match="aprox_sign"):
+        _stages.check(cfg)
+
+
 def test_a_mapping_with_a_target_replaces_and_others_merge(tiny_config):
     cfg = tiny_config(
         "stages={a: {optimizer: {lr: 0.5}}, b: {model: {_target_: lowbit.models.LeNet}}}"
@@ -135,6 +147,7 @@ def test_an_error_in_the_last_stage_shows_before_the_first_trains(tiny_config, t
     ("overrides", "message"),
     [
         (["stages={first: 3}"], "stages maps a name to what the stage changes"),
+        (["stages={}"], "stages maps a name to what the stage changes"),
         (
             ["stages={first: {quantizr: {weight: null}}}"],
             r"stages.first.quantizr: .* did you mean 'quantizer'",
