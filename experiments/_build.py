@@ -52,6 +52,7 @@ QUIET = (
     ".*LeafSpec.*",
     ".*it is recommended to use `self.log.*sync_dist=True.*",
     ".*Using `DistributedSampler` with the dataloaders.*",
+    ".*Total length of `.*` across ranks is zero.*",
 )
 
 

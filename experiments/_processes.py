@@ -1,9 +1,10 @@
-"""Several processes for one job of a sweep."""
+"""Several processes for one job of a sweep, and the exit code of one that is ended."""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from unittest import mock
@@ -26,6 +27,17 @@ def _command(local_rank: int) -> tuple[Sequence[str], str]:
         "hydra.output_subdir=null",
     ]
     return command, get_original_cwd()
+
+
+@contextlib.contextmanager
+def ended_by_signal() -> Iterator[None]:
+    """Exit code 143 where SIGTERM ends what runs in this: Lightning's exit has 0, as if done."""
+    from pytorch_lightning.utilities.exceptions import SIGTERMException
+
+    try:
+        yield
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import math
 import os
 import shlex
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,12 @@ TRAINING = ("command", "seed", "epochs", "commit", "dirty", "torch", "device")
 
 def test_metrics(run: Run) -> dict[str, float]:
     """Validation and test metrics of the weights that the recipe has now."""
-    metrics: dict[str, float] = {}
+    found: list[Mapping[str, float]] = []
     if run.data.val_size > 0:
-        metrics |= run.trainer.validate(run.recipe, run.data, verbose=False)[0]
-    return metrics | run.trainer.test(run.recipe, run.data, verbose=False)[0]
+        found += run.trainer.validate(run.recipe, run.data, verbose=False)
+    # None of either where trainer.limit_val_batches or limit_test_batches is 0.
+    found += run.trainer.test(run.recipe, run.data, verbose=False)
+    return {name: value for metrics in found for name, value in metrics.items()}
 
 
 def final_metrics(run: Run) -> dict[str, float]:
@@ -81,7 +83,8 @@ def result(
 ) -> dict[str, Any]:
     """The contents of ``result.json``: what ran, where, and what came out.
 
-    ``source`` is of the start: files may change while a run trains.
+    ``source`` is of the start: files may change while a run trains. ``seconds`` are those of
+    this process; the ones before a resume are added.
     """
     overrides: list[str] = []
     if HydraConfig.initialized():
@@ -98,7 +101,9 @@ def result(
         "processes": run.trainer.world_size,
         "threads": torch.get_num_threads(),
         "metrics": metrics,
-        "seconds": round(seconds, 1),
+        "seconds": round(
+            seconds + getattr(run.trainer.checkpoint_callback, "seconds_before", 0), 1
+        ),
         "epochs": run.trainer.current_epoch,
         "resumed": run.resume,
         **sizes(run.recipe.model),

@@ -28,7 +28,7 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     ``packed/differing``, how many predictions differ, if any layer packs; where ``cfg.int8``,
     ``int8/accuracy`` and ``int8/differing``.
     """
-    from experiments import _build, _checkpoint, _pretrained, _report
+    from experiments import _build, _checkpoint, _pretrained, _processes, _report
 
     _build.check_keys(cfg, "eval")
     if cfg.pretrained is not None:
@@ -41,7 +41,8 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
         if (cfg.packed or cfg.int8) and run.trainer.world_size > 1:
             raise ValueError("models are compared in one process: leave trainer=ddp out")
         _checkpoint.load_weights(run.recipe, cfg.checkpoint)
-    metrics = _report.test_metrics(run)
+    with _processes.ended_by_signal():
+        metrics = _report.test_metrics(run)
     if run.trainer.is_global_zero:
         _report.show_metrics(metrics, title=str(cfg.checkpoint))
     if cfg.save is not None:

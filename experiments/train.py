@@ -14,7 +14,7 @@ def train(cfg: DictConfig) -> dict[str, float]:
     """Train as ``cfg`` says, in one go or in ``stages``; returns the metrics."""
     from experiments import _processes, _stages
 
-    with _processes.of_one_job():
+    with _processes.of_one_job(), _processes.ended_by_signal():
         if cfg.get("stages") is None:
             return train_once(cfg)
         return _stages.train(cfg, lambda stage: train_once(stage, announced=True))

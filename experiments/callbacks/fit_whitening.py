@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytorch_lightning as pl
 import torch
 
+from experiments._app import Problem
+from experiments.callbacks._data import data_of
+
 
 class FitWhitening(pl.Callback):
     """Calls ``fit_whitening(images)`` of the model, on training images that are not augmented.
@@ -33,12 +36,12 @@ class FitWhitening(pl.Callback):
             return
         model = pl_module.model
         if not hasattr(model, "fit_whitening"):
-            raise ValueError(
+            raise Problem(
                 f"callbacks.fit_whitening: {type(model).__name__} has no fit_whitening(images); "
                 "take model=airbench, or callbacks without it"
             )
         # Before a checkpoint is read, which has its own.
-        batches = trainer.datamodule.calibration_dataloader(self.images)  # type: ignore[attr-defined]
+        batches = data_of(trainer, "fit_whitening").calibration_dataloader(self.images)
         images = torch.cat([x for x, _ in batches])
         model.fit_whitening(images.to(model.whiten.weight.device))
 

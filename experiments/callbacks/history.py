@@ -44,6 +44,11 @@ class History(pl.Callback):
         if trainer.is_global_zero:
             self._write()
 
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A finished training that is resumed has no epoch more.
+        if trainer.is_global_zero and self.rows and not self.path.is_file():
+            self._write()
+
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         columns = list(dict.fromkeys(name for row in self.rows for name in row))

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 from matplotlib.figure import Figure
 
 from experiments import _draw, _panels, loggers
+from experiments.callbacks._data import data_of
 from experiments.callbacks.history import rows_of
 from lowbit.nn import latent_layers
 
@@ -35,6 +36,7 @@ class Pictures(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         rows_of(trainer, "pictures")
+        data_of(trainer, "pictures")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if self.every is not None and (trainer.current_epoch + 1) % self.every == 0:
@@ -52,8 +54,8 @@ class Pictures(pl.Callback):
             loggers.add_picture(trainer.loggers, figure, path, trainer.global_step)
 
     def _figures(self, trainer: pl.Trainer, pl_module: Any) -> Iterator[tuple[str, Figure]]:
-        size = trainer.datamodule.image_size
-        shape = (trainer.datamodule.in_channels, size, size)
+        data = data_of(trainer, "pictures")
+        shape = (data.in_channels, data.image_size, data.image_size)
         first = _panels.first_weight(pl_module.model, shape)
         if first is not None:
             yield "filters", _panels.filters(*first)

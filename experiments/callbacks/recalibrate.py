@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from experiments.callbacks._data import data_of, validates
+
 
 class Recalibrate(pl.Callback):
     """Replaces running means and variances by averages over training images, after each epoch.
@@ -29,13 +31,16 @@ class Recalibrate(pl.Callback):
             raise ValueError(f"images of Recalibrate is at least 1, or null for all; got {images}")
         self.images = images
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        data_of(trainer, "recalibrate")
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # Not where a finished network is validated: it has its statistics.
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._recalibrate(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if getattr(trainer.datamodule, "val_size", None) == 0:
+        if not validates(trainer):
             self._recalibrate(trainer, pl_module)
 
     def _recalibrate(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -51,7 +56,7 @@ class Recalibrate(pl.Callback):
             norm.reset_running_stats()
             norm.momentum = None  # a plain average
             norm.train()
-        data = trainer.datamodule
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         images = len(data.train_indices) if self.images is None else self.images
         precision = trainer.strategy.precision_plugin
         with torch.no_grad(), pl_module.evaluating(), precision.forward_context():

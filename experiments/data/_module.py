@@ -38,6 +38,7 @@ class DataModule(pl.LightningDataModule):
     image_size: int
     mean: tuple[float, ...]  # of x / max_value over the official training set, per channel
     std: tuple[float, ...]
+    train_indices: Tensor  # of the images that train, from setup("fit") on
 
     def __init__(
         self,

@@ -166,6 +166,19 @@ def test_eval_of_a_corrupt_file_ends_with_one_message_and_exit_code_1(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.ckpt"]
 
 
+@pytest.mark.parametrize("name", ["recalibrate", "pictures", "fit_whitening"])
+def test_callbacks_that_read_our_data_refuse_another_module(name, tiny_config, tmp_path):
+    import pytorch_lightning as pl
+
+    from experiments import _build
+
+    cfg = tiny_config(f"callbacks=[default,{name}]", "++callbacks.curves=null")
+    run = _build.build(cfg, tmp_path)
+    run.recipe.model.fit_whitening = run.recipe.model.forward
+    with pytest.raises(Problem, match=f"callbacks.{name} needs .* got LightningDataModule"):
+        run.trainer.fit(run.recipe, pl.LightningDataModule())
+
+
 @pytest.mark.parametrize("group", ["debug", "launcher", "sweeper", "sweep"])
 def test_a_group_that_is_off_by_default_refuses_a_wrong_name(group, config):
     with pytest.raises(MissingConfigException, match=f"Could not find '{group}/quik'"):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from experiments import _build
+from experiments._app import Problem
 from experiments.callbacks.fit_whitening import FitWhitening
 from lowbit.models import Airbench
 
@@ -76,7 +77,7 @@ def test_a_resumed_run_has_the_weights_of_its_checkpoint(config, words, tmp_path
 
 
 def test_a_network_without_whitening_is_refused(tiny):
-    with pytest.raises(ValueError, match="MLP has no fit_whitening"):
+    with pytest.raises(Problem, match="MLP has no fit_whitening"):
         tiny("callbacks=[default,fit_whitening]", "++callbacks.curves=null")
 
 

@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import signal
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -129,6 +132,72 @@ def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsy
     with pytest.raises((SystemExit, KeyboardInterrupt)):
         tiny("trainer.max_epochs=3")
     assert "run/checkpoints/last.ckpt goes on" in capsys.readouterr().err
+
+
+def test_a_finished_training_that_is_resumed_leaves_what_it_left_before(tiny, tmp_path):
+    expected = tiny("trainer.max_epochs=2", folder=tmp_path / "whole")
+    resume = f"resume={tmp_path}/whole/checkpoints/last.ckpt"
+    assert tiny("trainer.max_epochs=2", resume) == expected
+    for name in ("checkpoints/last.ckpt", "checkpoints/best.ckpt", "metrics.csv"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_the_seconds_of_a_resumed_run_are_those_of_all_its_parts(tiny, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(RuntimeError):
+            tiny("trainer.max_epochs=2", folder=tmp_path / "first")
+    path = tmp_path / "first" / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    ((key, kept),) = ((k, v) for k, v in saved["callbacks"].items() if "Checkpoint" in k)
+    assert 0 < kept["seconds"] < 100
+    kept["seconds"] = 1000.0
+    torch.save(saved, path)
+    tiny("trainer.max_epochs=2", f"resume={path}", folder=tmp_path / "second")
+    seconds = json.loads((tmp_path / "second" / "result.json").read_text())["seconds"]
+    assert 1000 < seconds < 1100
+    again = state(tmp_path / "second")["callbacks"][key]["seconds"]
+    assert 1000 < again < 1100
+
+
+def test_a_checkpoint_is_replaced_as_a_whole(tiny, tmp_path, monkeypatch):
+    save, folder = torch.save, tmp_path / "run" / "checkpoints"
+    seen = []
+
+    def half(contents, file, *args):
+        if (folder / "last.ckpt").is_file() and seen:
+            Path(file).write_bytes(b"half of it")
+            raise OSError("no space left")
+        seen.append(Path(file))
+        save(contents, file, *args)
+
+    monkeypatch.setattr(torch, "save", half)
+    with pytest.raises(OSError, match="no space left"):
+        tiny("trainer.max_epochs=3")
+    assert {path.parent for path in seen} == {folder}
+    assert {path.name for path in folder.iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert state(tmp_path / "run")["epoch"] == 0
+
+
+def test_a_run_that_sigterm_ends_says_so(tiny, capsys, monkeypatch):
+    def end(self, trainer, pl_module):
+        if trainer.current_epoch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "on_train_epoch_start", end)
+    with pytest.raises(SystemExit) as ended:
+        tiny("trainer.max_epochs=3")
+    assert ended.value.code == 143
+    assert "run/checkpoints/last.ckpt goes on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limits", [("val",), ("test",), ("val", "test")])
+def test_a_run_without_validation_or_test_ends_with_a_result(tiny, tmp_path, limits):
+    overrides = [f"trainer.limit_{name}_batches=0" for name in limits]
+    metrics = tiny("trainer.max_epochs=2", *overrides)
+    assert {name.partition("/")[0] for name in metrics} == {"val", "test"} - set(limits)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["metrics"] == metrics
+    assert state(tmp_path / "run", "best")["epoch"] in (0, 1)
 
 
 def test_seeds_differ_and_zero_is_a_seed(tiny, tmp_path):
