@@ -28,16 +28,16 @@ ACTIVATIONS: dict[str, Callable[[int], nn.Module]] = {
 INITIALISATIONS = ("kaiming", "kaiming_in", "kaiming_in_fc", "bireal", "glorot", "torch")
 
 
-def activation(name: str | None, channels: int, read_by: Spec) -> nn.Module:
+def activation(name: str | None, channels: int, read_by: Spec, real: str = "relu") -> nn.Module:
     """The nonlinearity before a layer whose input quantizer is ``read_by``.
 
     One of ``ACTIVATIONS`` by name. ``None`` chooses: nothing before a quantizer of one or two
-    bits, which is a nonlinearity by itself (and after a ReLU a sign is +1 everywhere); else a
-    ReLU.
+    bits, which is a nonlinearity by itself (and after a ReLU a sign is +1 everywhere); else
+    ``real``.
     """
     if name is None:
         quantizer = quantizers.get(read_by)
-        name = "relu" if quantizer is None or not quantizer.is_nonlinearity else "identity"
+        name = real if quantizer is None or not quantizer.is_nonlinearity else "identity"
     if name not in ACTIVATIONS:
         raise ValueError(
             f"no activation named {name!r}; known: {', '.join(ACTIVATIONS)}, or None for the "

@@ -27,7 +27,8 @@ class MobileNetV1(nn.Module):
 
     ``multiplier``   of all channels: 1, 0.75, 0.5, 0.25
     ``stem_stride``  of the first convolution: 2 as published, 1 for small images
-    ``activation``   a name of ``ACTIVATIONS``: ``relu6`` as published
+    ``activation``   a name of ``ACTIVATIONS``; None: ``relu6`` as published, and nothing before
+                     quantizers of one or two bits, as a sign behind it is +1 everywhere
     ``dropout``      before the last layer
 
     With 1000 classes 4,231,976 parameters and, for an image of 224 x 224, 568.7 million
@@ -48,7 +49,7 @@ class MobileNetV1(nn.Module):
         *,
         multiplier: float = 1.0,
         stem_stride: int = 2,
-        activation: str | None = "relu6",
+        activation: str | None = None,
         dropout: float = 0.0,
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
@@ -63,7 +64,7 @@ class MobileNetV1(nn.Module):
         }
 
         def normed(channels: int) -> list[nn.Module]:
-            nonlinearity = make_activation(activation, channels, input_quantization)
+            nonlinearity = make_activation(activation, channels, input_quantization, real="relu6")
             return [nn.BatchNorm2d(channels, eps=1e-3), nonlinearity]
 
         def scaled(channels: int) -> int:

@@ -42,7 +42,9 @@ class InvertedResidual(nn.Module):
 
         def normed(conv: nn.Module, channels: int) -> nn.Sequential:
             norm = nn.BatchNorm2d(channels)
-            return nn.Sequential(conv, norm, make_activation(activation, channels, reads))
+            return nn.Sequential(
+                conv, norm, make_activation(activation, channels, reads, real="relu6")
+            )
 
         layers: list[nn.Module] = []
         if expansion != 1:
@@ -85,7 +87,8 @@ class MobileNetV2(nn.Module):
 
     ``multiplier``   of all channels, which are multiples of 8
     ``stem_stride``  of the first convolution: 2 as published, 1 for small images
-    ``activation``   a name of ``ACTIVATIONS``: ``relu6`` as published
+    ``activation``   a name of ``ACTIVATIONS``; None: ``relu6`` as published, and nothing before
+                     quantizers of one or two bits, as a sign behind it is +1 everywhere
     ``dropout``      before the last layer
 
     With 1000 classes 3,504,872 parameters and, for an image of 224 x 224, 300.8 million
@@ -105,7 +108,7 @@ class MobileNetV2(nn.Module):
         *,
         multiplier: float = 1.0,
         stem_stride: int = 2,
-        activation: str | None = "relu6",
+        activation: str | None = None,
         dropout: float = 0.2,
         input_quantization: Spec = None,
         weight_quantization: Spec = None,
@@ -122,7 +125,7 @@ class MobileNetV2(nn.Module):
         }
 
         def normed(conv: nn.Module, channels: int, read_by: Spec) -> nn.Sequential:
-            nonlinearity = make_activation(activation, channels, read_by)
+            nonlinearity = make_activation(activation, channels, read_by, real="relu6")
             return nn.Sequential(conv, nn.BatchNorm2d(channels), nonlinearity)
 
         before = _to_multiple_of_8(32 * multiplier)

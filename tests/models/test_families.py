@@ -365,6 +365,20 @@ def test_the_whitening_of_airbench_makes_patches_white():
 # MobileNets
 
 
+@pytest.mark.parametrize("made", [MobileNetV1, MobileNetV2])
+def test_no_relu6_of_a_mobilenet_makes_all_signs_plus(made):
+    real = made(multiplier=0.25, input_quantization={"name": "lsq", "bits": 8})
+    assert sum(isinstance(module, nn.ReLU6) for module in real.modules()) > 20
+    model = made(multiplier=0.25, **SIGN)
+    seen = []
+    for module in model.modules():
+        if isinstance(module, QConv2d):
+            module.register_forward_pre_hook(lambda _, x: seen.append(float(x[0].min())))
+    model(images(side=64, count=8))
+    assert len(seen) > 20
+    assert max(seen) < 0
+
+
 def test_mobilenet_v2_is_torchvisions_without_quantizers():
     models = pytest.importorskip("torchvision.models")
     theirs = shaken(models.mobilenet_v2(width_mult=0.25, num_classes=7))
