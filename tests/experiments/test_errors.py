@@ -7,8 +7,10 @@ import sys
 import pytest
 import torch
 from hydra.errors import MissingConfigException
+from omegaconf import OmegaConf
 
 from experiments._app import CONFIGS, Problem
+from experiments._folder import NewFolder
 from experiments.eval import evaluate
 from experiments.train import train
 
@@ -104,8 +106,6 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(damage, tiny, tmp_path, mon
 
 
 def test_eval_needs_a_checkpoint_and_its_configuration(tmp_path):
-    from omegaconf import OmegaConf
-
     def cfg(checkpoint):
         return OmegaConf.create({"checkpoint": checkpoint, "config": None, "pretrained": None})
 
@@ -155,6 +155,45 @@ def test_a_key_that_another_refers_to_is_read(config):
     _build.check_keys(config("+first=8", "seed=${first}"))
     with pytest.raises(Problem, match="no 'first'"):
         _build.check_keys(config("+first=8"))
+
+
+def started(folder, **options):
+    """What Hydra tells before it writes into ``folder``."""
+    hydra = {"run": {"dir": str(folder)}, "sweep": {"dir": str(folder)}, "output_subdir": ".hydra"}
+    return OmegaConf.create({"hydra": {**hydra, **options.pop("hydra", {})}, **options})
+
+
+@pytest.mark.parametrize("left", ["checkpoints/last.ckpt", "result.json", "both/stage.json"])
+def test_a_run_is_not_trained_over_another(left, tmp_path):
+    path = tmp_path / "run" / left
+    hook = NewFolder()
+    hook.on_run_start(started(tmp_path / "run"))
+    path.parent.mkdir(parents=True)
+    path.write_text("")
+    with pytest.raises(SystemExit, match="a training was there before"):
+        hook.on_run_start(started(tmp_path / "run"))
+    with pytest.raises(SystemExit, match=r"hydra.sweep.dir=.* a training was there before"):
+        hook.on_multirun_start(started(tmp_path))
+    with pytest.raises(SystemExit, match="a training was there before"):
+        hook.on_run_start(started(tmp_path / "run", resume=str(tmp_path / "last.ckpt")))
+    hook.on_run_start(started(tmp_path / "run", resume=str(path)))
+    hook.on_run_start(started(tmp_path / "run", hydra={"output_subdir": None}))  # of DDP
+    hook.on_run_start(started(tmp_path / "run2"))
+    hook.on_multirun_start(started(tmp_path / "run2"))
+
+
+def test_a_folder_under_a_file_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit, match="file is a file, and no folder"):
+        NewFolder().on_run_start(started(tmp_path / "file" / "run"))
+
+
+def test_the_command_trains_into_no_folder_of_another_run(tmp_path):
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    done = command("hydra.run.dir=run", "debug=quick", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "a training was there before (checkpoints)" in done.stderr
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["checkpoints"]
 
 
 def test_eval_of_a_corrupt_file_ends_with_one_message_and_exit_code_1(tmp_path):
