@@ -178,16 +178,22 @@ class Folding:
         shape = self.shapes.get(node)
         return shape is not None and len(shape) == 2
 
-    def _readers(self, value: fx.Node, channels: int) -> tuple[list[Reader], Tensor | None]:
-        """What reads a value's signs, by the thresholds (channels,) of the first that does."""
+    def _readers(self, value: fx.Node, layer: PackedLayer) -> tuple[list[Reader], Tensor | None]:
+        """What reads the signs of a value, which ``layer`` and what follows it give.
+
+        And the thresholds (channels,) of the first that does, which all of them have.
+        """
         found: list[Reader] = []
         first: Tensor | None = None
+        channels, shape = layer.out_channels, self.shapes.get(value)
+        # An example without a batch: axis 1 is no channel, and what is flattened no row of them.
+        batched = shape is None or len(shape) == getattr(layer, "dims", 0) + 2
         for user in value.users:
-            flat = self._flattens(user, value)
+            flat = batched and self._flattens(user, value)
             nodes = list(user.users) if flat else [user]
             for node in nodes:
-                layer = self._reads_signs(node, user if flat else value)
-                row = None if layer is None else _threshold_row(layer, channels, flat)
+                reader = self._reads_signs(node, user if flat else value)
+                row = None if reader is None else _threshold_row(reader, channels, flat)
                 if row is None:
                     continue
                 first = row if first is None else first
@@ -234,7 +240,7 @@ class Folding:
         """Integers to signs in one comparison, where nothing else reads the numbers between."""
         end = links[-1].node if links else node
         pools = [i for i, link in enumerate(links) if link.pool is not None]
-        readers, threshold = self._readers(end, layer.out_channels)
+        readers, threshold = self._readers(end, layer)
         if not layer.plain or threshold is None or len(pools) > 1:
             return None
         if not self._only_signs_are_read(end, readers):
@@ -282,7 +288,7 @@ class Folding:
             residual = residual or link.residual
             taken.append(link)
         end = taken[-1].node if taken else node
-        readers, threshold = self._readers(end, layer.out_channels) if layer.plain else ([], None)
+        readers, threshold = self._readers(end, layer) if layer.plain else ([], None)
         steps = merged(steps)
         rows = rows_of(steps)
         output = "float"

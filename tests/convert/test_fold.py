@@ -274,6 +274,27 @@ def test_an_image_of_whole_words_is_flattened_as_bits(channels, expected, flatte
     assert report[0].output == expected
 
 
+class Narrow(nn.Module):
+    """Whose linear layer takes rows of an image without a batch: (c, h, w) -> (c, h w)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = QConv2d(32, 64, 3, padding=1, bias=False, **SIGN)
+        self.linear = QLinear(64, 16, **SIGN)
+
+    def forward(self, x):
+        return self.linear(torch.flatten(self.conv(x), 1))
+
+
+def test_an_image_without_batch_is_flattened_as_its_example_was():
+    x = integers((32, 8, 8))
+    _, report = assert_same_bits(Narrow().eval(), x, example=x)
+    assert outputs(report) == ["float", "float"]
+    packed, _ = convert(Narrow().eval())
+    with pytest.raises(ValueError, match=r"takes \(n, 1\) words.*\(1, 64\).*batch axis"):
+        packed(x)
+
+
 class Rows(nn.Module):
     def __init__(self, flat):
         super().__init__()
@@ -433,8 +454,10 @@ def test_other_ranks_are_folded_alike(dims):
     assert report[1].folded == ["3", "4"]
 
 
-def test_an_image_without_batch_is_taken_as_before():
-    model = shaken(nn.Sequential(*[QConv2d(32, 32, 3, bias=False, **SIGN) for _ in range(2)]))
+@pytest.mark.parametrize("between", [nn.Identity, lambda: nn.MaxPool2d(2), nn.ReLU])
+def test_an_image_without_batch_is_taken_as_before(between):
+    layers = [QConv2d(32, 32, 3, padding=1, bias=False, **SIGN) for _ in range(2)]
+    model = shaken(nn.Sequential(layers[0], between(), layers[1]))
     _, report = assert_same_bits(model, integers((32, 7, 7)))
     assert outputs(report) == ["bits", "float"]
 

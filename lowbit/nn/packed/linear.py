@@ -26,11 +26,21 @@ class PackedLinear(PackedLayer):
         """
         return packed_from(cls, layer, 0)
 
+    @property
+    def _words(self) -> int:
+        return self.geometry.planes_x * self.geometry.words
+
     def _magnitude(self, x: Tensor) -> Tensor:
         return x.abs().mean(-1, keepdim=True)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Any:
         if self.packed_input:
+            if x.ndim != 2 or x.shape[1] != self._words:
+                raise ValueError(
+                    f"{type(self).__name__} takes (n, {self._words}) words of packed input; got "
+                    f"{tuple(x.shape)}: an image is flattened with its batch axis, or the model "
+                    "converted with an example= without one"
+                )
             if residual is not None:
                 residual = residual.float()
             return self._in_dtype(self._run(x, residual, False), self.dtype)

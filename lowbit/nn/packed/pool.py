@@ -14,7 +14,7 @@ from lowbit import kernels
 class PackedMaxPool2d(nn.Module):
     """``torch.nn.MaxPool2d`` of signs, on packed bits: (n, words, h, w) int64 -> same.
 
-    A maximum of signs is the AND of their bits. ``flip`` (words,) int64 is xored to the result:
+    Or (words, h, w), of one image without a batch. A maximum of signs is the AND of their bits. ``flip`` (words,) int64 is xored to the result:
     signs that come negated, by a negative scale, turn round after the pooling.
     """
 
@@ -40,8 +40,8 @@ class PackedMaxPool2d(nn.Module):
         self.register_buffer("flip", flip)
 
     def forward(self, x: Tensor) -> Any:
-        return kernels.max_pool_bits(
-            x,
+        y = kernels.max_pool_bits(
+            x.unsqueeze(0) if x.ndim == 3 else x,
             self.kernel_size,
             self.stride,
             self.padding,
@@ -49,6 +49,7 @@ class PackedMaxPool2d(nn.Module):
             self.ceil_mode,
             self.flip,
         )
+        return y.squeeze(0) if x.ndim == 3 else y
 
     def extra_repr(self) -> str:
         return (

@@ -682,6 +682,7 @@ def test_pooling_is_the_maximum_of_signs():
     pooled = PackedMaxPool2d(3, 2, 1)(kernels.pack(x))
     expected = nn.MaxPool2d(3, 2, 1)(torch.where(x < 0, -1.0, 1.0))
     assert torch.equal(pooled, kernels.pack(expected))
+    assert torch.equal(PackedMaxPool2d(3, 2, 1)(kernels.pack(x)[1]), pooled[1])
     flipped = PackedMaxPool2d(3, 2, 1, flip=torch.tensor([-1, 1]))(kernels.pack(x))
     assert torch.equal(flipped, pooled ^ torch.tensor([-1, 1]).view(1, 2, 1, 1))
     with pytest.raises(ValueError, match="flip is"):
