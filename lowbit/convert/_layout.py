@@ -23,6 +23,7 @@ from lowbit.convert._shapes import ADDS, RELUS, Shape, is_flatten
 from lowbit.convert._trace import has_hooks
 from lowbit.nn import DPReLU, LearnedScale, Maxout, QActivation, QConv2d, RPReLU
 from lowbit.nn.packed import PackedConv2d, PackedMaxPool2d
+from lowbit.nn.packed.conv import comes_channels_last
 
 # By exact class: each output is rounded in the same way wherever its inputs lie.
 POOLS = (nn.MaxPool2d, OverlappingMaxPool2d)
@@ -50,7 +51,7 @@ LEAST_GAINING = 5
 def says_channels_last(x: Tensor) -> bool:
     """Whether torch takes a tensor for channels last: of sizes 1, strides decide."""
     if x.ndim != 4 or not x.is_contiguous(memory_format=torch.channels_last):
-        return False
+        return x.ndim == 4 and comes_channels_last(x)  # a part of one
     return x.stride(1) == 1 and x.stride(3) == x.shape[1]
 
 
@@ -126,6 +127,7 @@ class _Runs:
             if not self._hands_on_bits(node):
                 self.images.add(node)
         keeps = picked or node in self.run or self._is_packed(node) or self._is_convolution(node)
+        keeps = keeps and not self._is_circular(first if picked else node)
         self.origin[node] = self.origin[first] if keeps and first is not node else node
         if self._makes_channels_last(node):
             self.origin[node] = None
@@ -157,6 +159,10 @@ class _Runs:
     def _is_convolution(self, node: fx.Node) -> bool:
         fixed = node.target is F.conv2d and len(node.all_input_nodes) > 1
         return fixed or type(self._module(node)) in (nn.Conv2d, QConv2d)
+
+    def _is_circular(self, node: fx.Node) -> bool:
+        """Whether a convolution pads its input as torch does by copies, which are contiguous."""
+        return getattr(self._module(node), "padding_mode", "") == "circular"
 
     def _makes_channels_last(self, node: fx.Node) -> bool:
         if node.op == "call_module":

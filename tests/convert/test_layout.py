@@ -86,6 +86,31 @@ def test_the_caller_gets_the_layout_of_the_trained_model(layout):
         assert y.stride() == expected.stride()
 
 
+@LAYOUTS
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+@pytest.mark.parametrize("count", [1, LEAST_GAINING])
+def test_parts_of_images_have_the_layout_of_the_whole(count, padding_mode, layout):
+    class Part(nn.Module):
+        """Of every second pixel, what some layers and a float convolution make."""
+
+        def __init__(self):
+            super().__init__()
+            options = {"padding": 1, "padding_mode": padding_mode, "bias": False, **SIGN}
+            self.first = QConv2d(16, 32, 3, **options)
+            self.rest = nn.Sequential(*[Residual() for _ in range(count)])
+            self.end = nn.Conv2d(32, 64, 1)
+
+        def forward(self, x):
+            return self.end(torch.relu(self.rest(self.first(x[:, :, ::2, ::2]))))
+
+    model = shaken(Part())
+    converted, x = convert(model), laid_out((1, 16, 9, 9), layout)
+    (read,), (expected,) = (inputs_seen(m, x, nn.Conv2d) for m in (converted, model))
+    assert read == expected
+    with torch.no_grad():
+        assert torch.equal(converted(x), model(x))
+
+
 def test_few_packed_layers_do_not_pay_for_copies():
     def copies(count: int) -> int:
         chain = convert(shaken(nn.Sequential(*[Residual() for _ in range(count)])))

@@ -97,10 +97,10 @@ class _PackedConv(PackedLayer):
             return y if self.dtype == torch.float32 else self._in_dtype(y, self.dtype)
         dtype, outside = x.dtype, self.padding_mode != "zeros"
         if dtype == torch.float32 and not outside and not self.act_scale:
-            return self._run(x, residual, _is_channels_last(x))  # the usual, soon
+            return self._run(x, residual, comes_channels_last(x))  # the usual, soon
         reals = self._reals(x)
         padded = F.pad(reals, self.around, mode=self.padding_mode) if outside else reals
-        y = self._run(padded, residual, _is_channels_last(x))
+        y = self._run(padded, residual, comes_channels_last(padded))
         if self.act_scale:
             y = self._scaled(y, reals)
         return self._in_dtype(y, dtype)
@@ -120,6 +120,23 @@ def _is_channels_last(x: Tensor) -> bool:
     if x.ndim in FORMATS:
         return x.is_contiguous(memory_format=FORMATS[x.ndim])
     return x.movedim(1, -1).is_contiguous()
+
+
+def comes_channels_last(x: Tensor) -> bool:
+    """Whether a trained layer gives channels last for x: also for a part of such a tensor."""
+    if x.is_contiguous():
+        return False
+    if _is_channels_last(x):
+        return True
+    if x.ndim not in FORMATS:
+        return False
+    # Its quantizer lays out anew what is not dense, its axes in the same order.
+    strides, least = torch.empty_like(x).stride(), 1
+    for axis in (1, *range(x.ndim - 1, 1, -1), 0):
+        if strides[axis] < least:
+            return False
+        least = strides[axis] * x.shape[axis]
+    return True
 
 
 class PackedConv1d(_PackedConv):

@@ -334,6 +334,26 @@ def test_channels_last_stays_channels_last(dims, layout, weights):
     assert y.is_contiguous(memory_format=layout) or weights == "ttq"
 
 
+PARTS = {
+    "all": lambda x: x,
+    "pixels": lambda x: x[:, :, ::2, ::2],
+    "channels": lambda x: x[:, :8],
+    "columns": lambda x: x[..., 1:],
+    "one image for all": lambda x: x[:1].expand(3, -1, -1, -1),
+    "transposed": lambda x: x.transpose(2, 3),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("padding_mode", ["zeros", "circular"])
+def test_the_layout_is_that_of_the_trained_layer(padding_mode, layout, part):
+    x = PARTS[part](torch.randn(4, 16, 6, 6).contiguous(memory_format=layout))
+    layer = trained(QConv2d, x.shape[1], 6, 3, padding=1, padding_mode=padding_mode)
+    with torch.no_grad():
+        assert from_trained(layer)(x).stride() == layer(x).stride()
+
+
 def test_what_comes_as_bits_goes_out_in_the_layout_that_the_layer_says():
     made = from_trained(trained(QConv2d, 8, 70, 3, bias=False))
     packed = PackedConv2d(made.geometry, steps=made.steps, packed_input=True, channels_last=True)
