@@ -43,7 +43,10 @@ class PackedLayer(nn.Module):
 
     Buffers: ``weight`` int64 (planes_w, out, taps, words); ``params`` float32 (rows, out), or
     int32 (2, out) for bits; ``thresholds`` float32; and what the rest needs. ``panel``, the
-    weight as the kernel in use wants it, is made from ``weight`` and not saved.
+    weight as the kernel in use wants it, is made from ``weight`` and not saved. ``load_state_dict``,
+    copies, pickles and moves make it anew. What changes ``weight`` otherwise must call ``refresh()``
+    then: calls do not look, which takes small layers a noticeable time, and compute with the panel
+    that there is, in ``torch.func.functional_call`` too.
     """
 
     weight: Tensor
@@ -187,7 +190,7 @@ class PackedLayer(nn.Module):
     def refresh(self) -> Tensor | None:
         """Prepare the weight for where it lies: the instruction set in use, or a GPU.
 
-        None without memory behind it.
+        To be called where ``weight`` was written to. None without memory behind it.
         """
         panel = None
         if not self.weight.is_meta:

@@ -645,6 +645,16 @@ def test_a_state_dict_loads_into_a_new_module_and_renews_the_panel(module):
     assert torch.equal(new(x), y)
 
 
+def test_a_weight_that_was_written_to_counts_from_the_next_refresh():
+    packed = from_trained(trained(QConv2d, 64, 6, 3, bias=False))
+    x = torch.randn(2, 64, 5, 5)
+    y = packed(x)
+    packed.weight.bitwise_not_()
+    assert torch.equal(packed(x), y)
+    packed.refresh()
+    assert torch.equal(packed(x), -y)
+
+
 def test_a_module_made_by_its_arguments_takes_the_state_dict():
     for name in ("sign", "border", "reflect"):
         layer, shape = KINDS[name]()
