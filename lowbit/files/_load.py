@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lowbit.files._errors import PackedFileError
 from lowbit.files._rebuild import rebuild
 from lowbit.files._safetensors import aligned
-from lowbit.files._save import ENTRY, VERSION
+from lowbit.files._save import ENTRY, VERSION, digest
 from lowbit.files._tensors import Read, expected, kind_of
 
 
@@ -79,7 +79,7 @@ def load_packed(
     if model is not None and not isinstance(model, nn.Module):
         model = model()
     try:
-        return rebuild(header["model"], Read(tensors), model)
+        made = rebuild(header["model"], Read(tensors), model)
     except PackedFileError as error:
         raise PackedFileError(f"cannot load {path}: {error}") from error
     # A header that somebody changed provokes whatever torch says to its values.
@@ -89,6 +89,13 @@ def load_packed(
             f"cannot load {path}: its description makes no model ({type(error).__name__}: {said}); "
             f"it is damaged, or of another lowbit ({header['lowbit']}): save it again"
         ) from error
+    # What is merely left out of a description has a default, or is missed in the first call.
+    if header.get("digest", "") not in ("", digest(header["model"])):
+        raise PackedFileError(
+            f"cannot load {path}: its description is not the one that lowbit wrote; something "
+            "else wrote to it: save the model again"
+        )
+    return made
 
 
 def _opened(path: Path) -> AbstractContextManager[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -63,9 +64,16 @@ def save_packed(
     if path.is_dir() or not path.parent.is_dir():
         what = "is a folder" if path.is_dir() else f"would lie in {path.parent}, which is no folder"
         raise PackedFileError(f"cannot write {path}: it {what}; name a file in one that is there")
+    header["digest"] = digest(header["model"])
     entry = json.dumps(header, separators=(",", ":"), ensure_ascii=False)
     write(tensors.contents(), {ENTRY: entry}, path)
     return path
+
+
+def digest(model: Any) -> str:
+    """SHA-256 of a description, as JSON gives it back."""
+    text = json.dumps(json.loads(json.dumps(model)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _plain(name: str, value: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -127,6 +127,17 @@ def test_a_description_of_no_module(path, key, value):
     refuses_to_load(rewrite(path, change), "damaged")
 
 
+@pytest.mark.parametrize("child", ["conv", "fc"])
+def test_a_description_that_lost_something(path, child):
+    """Some of it has defaults: what is made without is another model."""
+
+    def lose(header):
+        part = header["model"]["children"][child]["arguments"]
+        del part[next(name for name in part if name != "geometry")]
+
+    refuses_to_load(rewrite(path, lose), "not the one that lowbit wrote")
+
+
 class Own(nn.Module):
     def __init__(self, fc=None):
         super().__init__()
@@ -223,7 +234,12 @@ def test_a_graph_that_would_do_more_than_compute(path, row, capfd):
 def test_a_harmless_row_in_its_place_is_taken(path):
     x = torch.randn(2, 16, 5, 5)
     expected = lowbit.load_packed(path)(x)
-    rewrite(path, lambda header: header["model"]["graph"].insert(1, CALL))
+
+    def add(header):
+        header["model"]["graph"].insert(1, CALL)
+        del header["digest"]
+
+    rewrite(path, add)
     assert torch.equal(lowbit.load_packed(path)(x), expected)
 
 
