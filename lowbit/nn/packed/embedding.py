@@ -54,8 +54,9 @@ class _PackedTable(nn.Module):
 
     def rows(self, indices: Tensor) -> Tensor:
         """The rows of these indices: (*) -> (*, embedding_dim) in the dtype of ``levels``."""
-        bits = unpack_bits(self.words[indices], self.embedding_dim)
-        levels = self.levels[indices] if len(self.levels) > 1 else self.levels[0]
+        # torch's look-up raises IndexError for -1, which indexing takes for the last row.
+        bits = unpack_bits(F.embedding(indices, self.words), self.embedding_dim)
+        levels = F.embedding(indices, self.levels) if len(self.levels) > 1 else self.levels[0]
         return torch.where(bits, levels[..., 1:], levels[..., :1])
 
     def extra_repr(self) -> str:

@@ -750,6 +750,16 @@ def test_a_packed_bag_adds_the_very_values(mode, padding_idx):
             assert torch.equal(packed(indices, offsets, weights), layer(indices, offsets, weights))
 
 
+@pytest.mark.parametrize("kind", [QEmbedding, QEmbeddingBag])
+@pytest.mark.parametrize("weights", ["sign", "magnitude_aware_sign"])
+@pytest.mark.parametrize("index", [-1, 50])
+def test_a_packed_table_has_the_rows_of_the_trained_one(kind, weights, index):
+    layer = kind(50, 70, weight_quantization=weights).eval()
+    for table in (layer, TABLES[kind].from_trained(layer)):
+        with pytest.raises((IndexError, RuntimeError)):
+            table(torch.tensor([[3, index]]))
+
+
 def test_tables_say_why():
     for options, reason in (
         ({"weight_quantization": "twn"}, "more than two values"),
