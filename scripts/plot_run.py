@@ -1,11 +1,11 @@
 """Compare runs: their learning curves in one picture, and their figures in a table.
 
     python scripts/plot_run.py runs/digits_binary/*
-    python scripts/plot_run.py multirun/2026-01-31_10-00-00_000000 --output estimators.png
+    python scripts/plot_run.py multirun/2026-01-31_10-00-00_000000 --output runs/estimators.png
 
 A folder is a run (it has metrics.csv), or holds runs. Runs that differ in nothing but the seed are
 one curve: their mean, in a band of one standard deviation. A run that still trains is drawn as far
-as it is.
+as it is, and each stage of a run in stages by itself.
 """
 
 from __future__ import annotations
@@ -40,17 +40,28 @@ class Run(NamedTuple):
 
 
 def folders(given: Sequence[Path]) -> list[Path]:
-    """The folders of the runs that were named, or that lie in what was named."""
+    """The folders of the runs that were named, or that lie in what was named.
+
+    A run that failed before its first epoch ended has nothing to draw: a note, and no more where
+    others were named.
+    """
     found: list[Path] = []
     for folder in given:
         inside = sorted(path.parent for path in folder.rglob("metrics.csv"))
-        if not inside:
+        if inside:
+            found += inside
+        elif folder.is_dir() and _some(given):
+            print(f"note: {folder} left out: no metrics.csv, so no epoch ended", file=sys.stderr)
+        else:
             raise ValueError(
                 f"{folder}: no metrics.csv in it or below it, so it is not the folder of a run "
                 "(one is written after the first epoch)"
             )
-        found += inside
     return list(dict.fromkeys(found))
+
+
+def _some(given: Sequence[Path]) -> bool:
+    return any(any(folder.rglob("metrics.csv")) for folder in given)
 
 
 def read(folder: Path) -> Run:
@@ -65,7 +76,11 @@ def read(folder: Path) -> Run:
         raise ValueError(f"{path} is damaged: {error}") from None
     if not rows or not all("epoch" in row for row in rows):
         raise ValueError(f"{path} is damaged: it has no rows with an epoch")
-    result = read_result(folder) if (folder / "result.json").is_file() else None
+    # The folder of a stage is in that of its run, which has what Hydra wrote of both.
+    own, above = (place / ".hydra" / "hydra.yaml" for place in (folder, folder.parent))
+    is_stage = (folder / "stage.json").is_file() or (above.is_file() and not own.is_file())
+    ended = folder / ("stage.json" if is_stage else "result.json")
+    result = read_result(ended) if ended.is_file() else None
     saved = folder / ".hydra" / "overrides.yaml"
     words: list[str] = []
     if result is not None:
@@ -73,14 +88,14 @@ def read(folder: Path) -> Run:
     elif saved.is_file():
         words = list(OmegaConf.load(saved))
     kept = [w for w in recipe_of(words) if not w.partition("=")[0].startswith(NO_RECIPE)]
-    name = _experiment(folder, words, result)
-    return Run(folder, rows, (name, *kept), result)
+    stage = [f"stage {folder.name}"] if is_stage else []
+    name = _experiment(above if is_stage else own, result)
+    return Run(folder, rows, (name, *kept, *stage), result)
 
 
-def _experiment(folder: Path, words: Sequence[str], result: dict | None) -> str:
+def _experiment(saved: Path, result: dict | None) -> str:
     if result is not None:
         return str(result["experiment"])
-    saved = folder / ".hydra" / "hydra.yaml"
     choices = OmegaConf.load(saved).hydra.runtime.choices if saved.is_file() else {}
     return str(choices.get("experiment") or "custom")
 

@@ -96,6 +96,37 @@ def test_labels_are_what_differs(tmp_path):
     assert sorted(groups) == ["as it is", "optimizer.lr=1", "optimizer.lr=2"]
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_stage_is_a_recipe_of_its_own(tmp_path, monkeypatch, capsys, ended):
+    for seed in (0, 1):
+        whole = run(tmp_path / f"run{seed}", seed, ["stages=two_step"], ended=ended)
+        (whole / "metrics.csv").unlink()
+        for stage, test in (("activations", 0.7), ("both", 0.6)):
+            folder = run(whole / stage, seed, ["stages=two_step"], test=test, ended=ended)
+            (folder / ".hydra" / "hydra.yaml").unlink()
+            if ended:
+                (folder / "result.json").rename(folder / "stage.json")
+    said = plot(monkeypatch, capsys, tmp_path, "--output", tmp_path / "x.png")
+    rows = sorted(cells(said))
+    assert [row[0] for row in rows] == ["stage activations", "stage both"]
+    assert [row[1] for row in rows] == ["2" if ended else "2 (0 ended)"] * 2
+    tests = [row[4] for row in rows]
+    assert tests == (["70.00 ± 0.00 %", "60.00 ± 0.00 %"] if ended else ["", ""])
+    runs = [plot_run.read(folder) for folder in plot_run.folders([tmp_path])]
+    assert {run.recipe[:2] for run in runs} == {("example", "stages=two_step")}
+
+
+def test_a_run_that_failed_is_left_out_with_a_note(tmp_path, monkeypatch, capsys):
+    (tmp_path / "failed" / ".hydra").mkdir(parents=True)
+    named = [tmp_path / "failed", run(tmp_path / "a")]
+    said = plot(monkeypatch, capsys, *named, "--output", tmp_path / "x.png")
+    (row,) = cells(said)
+    assert row[:2] == ["example", "1"]
+    with pytest.raises(ValueError, match=r"absent: no metrics\.csv"):
+        plot_run.folders([*named, tmp_path / "absent"])
+    assert f"note: {named[0]} left out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
