@@ -57,12 +57,12 @@ def _without_published(arguments: list[str], configs: Path) -> list[str]:
         return arguments
     if any(word.lstrip("+~").startswith("published") for word in arguments):
         return arguments
-    if arguments[place] == f"data={_data_of(experiment, configs)}":
+    if arguments[place] == f"data={data_of(experiment, configs)}":
         return arguments
     return [*arguments[: place + 1], "published=null", *arguments[place + 1 :]]
 
 
-def _data_of(experiment: str, configs: Path) -> str | None:
+def data_of(experiment: str, configs: Path) -> str | None:
     """The data set of an experiment, by its name in the group; None: that of all trainings."""
     file = configs / "experiment" / f"{experiment}.yaml"
     entries = OmegaConf.load(file).get("defaults", ListConfig([])) if file.is_file() else []
@@ -71,7 +71,7 @@ def _data_of(experiment: str, configs: Path) -> str | None:
         if isinstance(entry, DictConfig) and "override /data" in entry:
             found = entry["override /data"]
         elif isinstance(entry, str):
-            found = _data_of(entry, configs) or found
+            found = data_of(entry, configs) or found
     return found
 
 

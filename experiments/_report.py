@@ -23,7 +23,7 @@ import lowbit
 from experiments import _checkpoint, _published
 from experiments._build import Run
 from experiments.provenance import device_name
-from experiments.results import read_result
+from experiments.results import read_result, recipe_of
 from lowbit.nn import latent_layers
 
 # What is kept of the training's own record, in that of a comparison.
@@ -78,6 +78,11 @@ def sizes(model: nn.Module) -> dict[str, Any]:
     }
 
 
+def _overrides() -> list[str]:
+    """The words of the command line; none where the configuration was made in another way."""
+    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+
+
 def result(
     cfg: DictConfig, run: Run, metrics: dict[str, float], source: dict[str, Any], seconds: float
 ) -> dict[str, Any]:
@@ -86,9 +91,7 @@ def result(
     ``source`` is of the start: files may change while a run trains. ``seconds`` are those of
     this process; the ones before a resume are added.
     """
-    overrides: list[str] = []
-    if HydraConfig.initialized():
-        overrides = list(HydraConfig.get().overrides.task)
+    overrides = _overrides()
     return {
         "experiment": cfg.name,
         "command": shlex.join(["python", "-m", "experiments.train", *overrides]),
@@ -120,9 +123,7 @@ def evaluation(
 
     ``trained`` is from the ``result.json`` of the checkpoint's run, None where there is none.
     """
-    overrides: list[str] = []
-    if HydraConfig.initialized():
-        overrides = list(HydraConfig.get().overrides.task)
+    overrides = _overrides()
     run = checkpoint.resolve().parent.parent
     result = read_result(run) if (run / "result.json").is_file() else None
     return {
@@ -186,11 +187,16 @@ def int8_line(int8: dict[str, Any]) -> str:
 
 
 def announce(cfg: DictConfig) -> None:
-    """Print what the experiment reproduces, before it trains: paper, published figure, time."""
+    """Print what the experiment reproduces, before it trains: paper, published figure, time.
+
+    What the command line changes of it follows the first line, as the rest is of the experiment.
+    """
     head = _published.opening(cfg.name)
     if head:
+        changes = recipe_of(_overrides())
+        changed = [f"changed    {' '.join(changes)}"] if changes else []
         console = Console()
-        for line in (f"{cfg.name}, seed {cfg.seed}: {head[0]}", *head[1:]):
+        for line in (f"{cfg.name}, seed {cfg.seed}: {head[0]}", *changed, *head[1:]):
             console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

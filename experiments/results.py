@@ -15,12 +15,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from experiments import _ablation, _curve_points
+from experiments import _ablation, _curve_points, _group_choice
+from experiments._app import CONFIGS
 from experiments._int8_tables import tables as int8_tables
 from experiments._published import gap
 from lowbit._beside import beside
 
 FOLDER = Path(__file__).resolve().parent / "results"
+RESULT = "result.json"
 
 # Overrides that change where or how a run is executed but not what it computes.
 ELSEWHERE = (
@@ -63,12 +65,12 @@ def _write_record(path: Path, record: dict[str, Any]) -> None:
 
 def write_result(folder: Path, result: dict[str, Any]) -> None:
     """Leave ``result.json`` in a run's folder."""
-    write_json(folder / "result.json", result)
+    write_json(folder / RESULT, result)
 
 
 def read_result(run: Path) -> dict[str, Any]:
     """The result of a run, given its folder or the file itself."""
-    path = run / "result.json" if run.is_dir() else run
+    path = run / RESULT if run.is_dir() else run
     if not path.is_file():
         raise ValueError(
             f"{path} is not there: {run} is not the folder of a finished run "
@@ -172,6 +174,18 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))]
 
 
+def _trial(result: dict[str, Any]) -> str | None:
+    """The override that makes a run a trial of the code: made-up data, or ``debug``."""
+    for word in result["overrides"]:
+        group, _, option = word.lstrip("+").partition("=")
+        if group == "debug" and option != "null":
+            return word
+        if (group, option) == ("data", "synthetic"):
+            own = _group_choice.data_of(result["experiment"], CONFIGS)
+            return None if own == "synthetic" else word
+    return None
+
+
 def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = False) -> list[Path]:
     """Gather runs into ``<experiment>.json`` in ``folder``; make pictures and RESULTS.md anew.
 
@@ -188,6 +202,12 @@ def collect(runs: Iterable[Path], folder: Path = FOLDER, allow_dirty: bool = Fal
             raise ValueError(
                 f"{run}: trained at commit {result['commit']} with {what}; commit and run "
                 f"again, or pass --allow-dirty to collect it with a mark"
+            )
+        trial = _trial(result)
+        if trial is not None:
+            raise ValueError(
+                f"{run}: trained with {trial}, so it is no result of {result['experiment']}; leave "
+                "it out, or train without"
             )
         # Measured where the network was packed, else by the bits of its weights.
         measured = (result.get("packed") or {}).get("bytes_packed")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from experiments.results import FOLDER, collect
+from experiments.results import FOLDER, RESULT, collect
 
 
 def main() -> None:
@@ -25,8 +25,13 @@ def main() -> None:
     )
     parser.add_argument("--into", type=Path, default=FOLDER, help="default: experiments/results")
     options = parser.parse_args()
+    unfinished = [run for run in options.runs if run.is_dir() and not (run / RESULT).is_file()]
+    runs = [run for run in options.runs if run not in unfinished]
+    if runs:
+        for run in unfinished:
+            print(f"note: {run} left out: no {RESULT}, so it did not finish", file=sys.stderr)
     try:
-        written = collect(options.runs, options.into, options.allow_dirty)
+        written = collect(runs or unfinished, options.into, options.allow_dirty)
     except ValueError as error:
         sys.exit(str(error))
     print(*written, sep="\n")

@@ -5,7 +5,7 @@ import json
 import pytest
 from omegaconf import OmegaConf
 
-from experiments import _published
+from experiments import _published, _report
 from experiments._app import Problem
 
 BEST = {"value": 0.99, "selection": "best", "mark": "V1", "accept": [0.98, 1.0]}
@@ -70,6 +70,18 @@ def test_an_experiments_opening_is_the_head_of_its_file():
     assert any(line.startswith("paper  ") for line in head)
     assert any(line.startswith("time  ") for line in head)
     assert _published.opening("custom") == []
+
+
+def test_a_run_opens_with_what_is_changed_of_its_experiment(monkeypatch, capsys):
+    cfg = OmegaConf.create({"name": "digits_binary", "seed": 0})
+    changes = ["seed=0", "model=lenet", "trainer=gpu", "data=cifar10", "debug=quick"]
+    for overrides, second in ((changes, "changed    data=cifar10 debug=quick model=lenet"),
+                              (["seed=0"], "paper ")):  # fmt: skip
+        monkeypatch.setattr(_report, "_overrides", lambda overrides=overrides: overrides)
+        _report.announce(cfg)
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith("digits_binary, seed 0: A binary network")
+        assert lines[1].startswith(second)
 
 
 def test_a_run_opens_with_the_paper_and_ends_with_the_gap(config, capsys, tmp_path):

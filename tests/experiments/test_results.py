@@ -217,6 +217,15 @@ def test_a_last_epoch_is_compared_with_the_last(tmp_path):
     assert "| -2.00 |" in (tmp_path / "results" / "RESULTS.md").read_text()
 
 
+@pytest.mark.parametrize("word", ["debug=quick", "data=synthetic"])
+def test_trials_of_the_code_are_no_results(tmp_path, word):
+    into = tmp_path / "results"
+    trial = run(tmp_path / "a", overrides=["experiment=first", word, "seed=0"])
+    with pytest.raises(ValueError, match=f"{word}, so it is no result of first"):
+        results.collect([trial], into, allow_dirty=True)
+    assert not into.exists()
+
+
 @pytest.mark.parametrize("dirty", [True, None])
 def test_results_of_changed_files_are_refused_or_marked(tmp_path, dirty):
     a = run(tmp_path / "a", dirty=dirty, commit=None if dirty is None else "c" * 40)
@@ -236,6 +245,21 @@ def test_the_script_says_which_run_is_unfinished(tmp_path):
     assert done.returncode == 1
     assert "not the folder of a finished run" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_script_leaves_out_what_did_not_finish_where_another_did(tmp_path):
+    script = CONFIGS.parent / "scripts" / "collect_results.py"
+    (tmp_path / "failed").mkdir()
+    overrides = ["experiment=digits_binary", "seed=0"]
+    ended = run(tmp_path / "ended", experiment="digits_binary", overrides=overrides)
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "failed", ended, "--into", tmp_path / "results"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"note: {tmp_path / 'failed'} left out: no result.json" in done.stderr
+    assert (tmp_path / "results" / "digits_binary.json").is_file()
 
 
 def test_a_damaged_result_is_named(tmp_path):
