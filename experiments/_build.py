@@ -15,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 from torch import nn
 
 import lowbit
@@ -28,6 +29,8 @@ from experiments.recipes import _teacher
 from lowbit.nn import quantize_gradients
 from lowbit.qconfig import get_default_qconfig
 
+# What a quantizer is for in a layer: keys of the group ``quantizer``.
+ROLES = ("input", "weight", "gradient")
 # How a trained model becomes int8: ranges from calibration, as it runs, or from its training.
 INT8_MODES = ("static", "dynamic", "qat")
 
@@ -73,14 +76,19 @@ def _quantizers(cfg: DictConfig) -> dict[str, Any]:
     given = OmegaConf.to_container(cfg.quantizer, resolve=True)
     assert isinstance(given, dict)
     given.setdefault("gradient", None)  # the configurations of older checkpoints have none
-    for role in ("input", "weight", "gradient"):
+    for role in ROLES:
         if isinstance(given[role], str) and given[role].startswith("{"):
             # Presets quote their mappings, or one on the command line would merge into theirs.
             given[role] = OmegaConf.to_container(OmegaConf.create(given[role]))
         try:
-            lowbit.quantizers.get(given[role])
+            made = lowbit.quantizers.get(given[role])
         except ValueError as error:
             raise Problem(f"quantizer.{role}: {error}") from error
+        if made is not None and role != "gradient" and made.made_for == "gradient":
+            raise Problem(
+                f"quantizer.{role}: {made.name} rounds gradients, at random; give "
+                f"quantizer.gradient={made.name}, and another here"
+            )
     threshold = given["gradient_cancellation_threshold"]
     if threshold is not None and not (_is_number(threshold) and threshold >= 0):
         raise Problem(
@@ -98,6 +106,20 @@ def quantization(cfg: DictConfig) -> dict[str, Any]:
         "weight_quantization": given["weight"],
         "gradient_cancellation_threshold": given["gradient_cancellation_threshold"],
     }
+
+
+@rank_zero_only
+def warn_of_roles(cfg: DictConfig) -> None:
+    """A line for a quantizer in another place than its source has it. Papers do mix them."""
+    given = _quantizers(cfg)
+    for role in ROLES:
+        made = lowbit.quantizers.get(given[role])
+        if made is not None and made.made_for not in (role, "either"):
+            print(
+                f"warning: quantizer.{role}={made.name} is made for {made.made_for}s; `lowbit "
+                f"quantizers` lists those for {role}s",
+                file=sys.stderr,
+            )
 
 
 def _quantize_gradients(cfg: DictConfig, model: nn.Module) -> None:
@@ -336,15 +358,29 @@ def check(cfg: DictConfig) -> None:
     check_keys(cfg)
     _, recipe = prepare(cfg)
     if cfg.resume is not None:
-        _checkpoint.load_weights(recipe, cfg.resume)
+        _checkpoint.check_resumes(recipe, cfg.resume)
+
+
+@rank_zero_only
+def _say_if_trained(cfg: DictConfig) -> None:
+    """A line where only the tests of a training are left to do."""
+    done = _checkpoint.epochs(cfg.resume)
+    if done == cfg.trainer.max_epochs:
+        print(
+            f"note: {cfg.resume} has already trained {done} of {done} epochs, so that it is only "
+            "tested; give trainer.max_epochs=… to train on",
+            file=sys.stderr,
+        )
 
 
 def build(cfg: DictConfig, folder: Path) -> Run:
     """Everything for training into ``folder``."""
     check_keys(cfg)
     data, recipe = prepare(cfg)
+    warn_of_roles(cfg)
     if cfg.resume is not None:
-        _checkpoint.load_weights(recipe, cfg.resume)
+        _checkpoint.check_resumes(recipe, cfg.resume)
+        _say_if_trained(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder
     loggers = [instantiate(one) for one in (cfg.get("logger") or {}).values() if one is not None]

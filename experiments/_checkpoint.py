@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from torch import nn
 
 from experiments._app import Problem
 from lowbit.quantizers import Quantizer
+
+# A model of other sizes has a line for each of its tensors.
+BRIEF = 4
 
 
 def read(path: str | Path) -> dict[str, Any]:
@@ -43,8 +47,41 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
     except RuntimeError as error:
         raise Problem(
             f"the checkpoint {path} is of another model than the configuration makes; "
-            f"give the overrides it was trained with ({' '.join(str(error).split())[:400]})"
+            f"give the overrides it was trained with ({_brief(error)})"
         ) from error
+
+
+def check_resumes(recipe: Any, path: str | Path) -> None:
+    """A ``Problem`` where a checkpoint is not of this model, or not of this optimizer."""
+    load_weights(recipe, path)
+    optimizer = recipe.make_optimizer(recipe.model)
+    for saved in read(path).get("optimizer_states", ())[:1]:
+        groups = [(set(group), len(group["params"])) for group in saved["param_groups"]]
+        own = [(set(group), len(group["params"])) for group in optimizer.param_groups]
+        # A newer torch may have more options, and another optimizer has others.
+        same = len(groups) == len(own) and all(
+            count == own_count and (keys <= own_keys or own_keys <= keys)
+            for (keys, count), (own_keys, own_count) in zip(groups, own, strict=True)
+        )
+        if not same:
+            raise Problem(
+                f"resume: the checkpoint {path} is of another optimizer than the configuration "
+                f"makes, or of parameters in other roles ({len(groups)} groups, here {len(own)}); "
+                "give the overrides it was trained with, or start= in place of resume=, which "
+                "takes the weights alone"
+            )
+
+
+def epochs(path: str | Path) -> int:
+    """How many epochs a checkpoint has trained."""
+    return int(read(path).get("epoch", -1)) + 1
+
+
+def _brief(error: Exception) -> str:
+    """The first lines of torch's message, cut between words, and how many more there are."""
+    lines = [textwrap.shorten(line, 200, placeholder=" …") for line in str(error).splitlines()]
+    more = len(lines) - BRIEF
+    return " ".join(lines[:BRIEF]) + (f" … and {more} more" if more > 0 else "")
 
 
 def load_model(model: nn.Module, path: str | Path, key: str = "start") -> None:
@@ -67,7 +104,7 @@ def load_model(model: nn.Module, path: str | Path, key: str = "start") -> None:
     except RuntimeError as error:
         raise Problem(
             f"{key}: the checkpoint {path} is of another model than the configuration makes "
-            f"({' '.join(str(error).split())[:400]})"
+            f"({_brief(error)})"
         ) from error
 
 

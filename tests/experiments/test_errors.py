@@ -44,6 +44,11 @@ def trained_folders(folder):
         (["quantizer.weight={name:swish_sign,betta:10}"], "betta"),
         (["quantizer.gradient_cancellation_threshold=-1"], "at least 0"),
         (["quantizer.gradient=dorefa_gradiant"], "quantizer.gradient: .*'dorefa_gradient'"),
+        (["quantizer.input=dorefa_gradient"], "give quantizer.gradient=dorefa_gradient"),
+        (
+            ["quantizer.weight=dorefa_gradient"],
+            "quantizer.weight: dorefa_gradient rounds gradients",
+        ),
         (["quantizer.gradient=lsq"], "quantizer.gradient: .*keeps .*step"),
         (
             ["recipe=quantization_aware", "quantizer=int8", "quantizer.gradient=sign"],
@@ -105,6 +110,15 @@ def test_a_checkpoint_that_cannot_be_used_is_refused(damage, tiny, tmp_path, mon
     assert trained_folders(tmp_path) == []
 
 
+def test_what_torch_says_of_another_model_is_not_cut_within_a_word():
+    from experiments import _checkpoint
+
+    said = "Error:\n\tkeys: " + "one, " * 100 + "\n" + "\tsize mismatch of a layer.\n" * 9
+    brief = _checkpoint._brief(RuntimeError(said))
+    assert brief.startswith("Error: keys: one, one, ")
+    assert "one, … size mismatch of a layer. size mismatch of a layer. … and 7 more" in brief
+
+
 def test_eval_needs_a_checkpoint_and_its_configuration(tmp_path):
     def cfg(checkpoint):
         return OmegaConf.create({"checkpoint": checkpoint, "config": None, "pretrained": None})
@@ -147,6 +161,20 @@ def test_the_command_ends_with_one_message_and_exit_code_1(arguments, message, t
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
     assert trained_folders(tmp_path) == []
+
+
+def test_a_quantizer_in_another_role_than_its_sources_is_a_warning(config, capsys):
+    from experiments import _build
+
+    words = ["input=twn", "weight=pact", "gradient=dorefa_gradient"]
+    _build.warn_of_roles(config(*(f"quantizer.{word}" for word in words)))
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(";")[0] for line in lines] == [
+        "warning: quantizer.input=twn is made for weights",
+        "warning: quantizer.weight=pact is made for inputs",
+    ]
+    _build.warn_of_roles(config("quantizer.input=lsq", "quantizer.weight=twn"))
+    assert capsys.readouterr().err == ""
 
 
 def test_a_key_that_another_refers_to_is_read(config):

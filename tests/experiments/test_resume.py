@@ -123,6 +123,24 @@ def test_a_finished_run_is_not_resumed_to_fewer_epochs(tiny, tmp_path):
         tiny("trainer.max_epochs=1", resume)
 
 
+def test_a_finished_run_says_that_nothing_is_left_to_train(tiny, tmp_path, capsys):
+    first = tiny("trainer.max_epochs=2", folder=tmp_path / "whole")
+    resume = f"resume={tmp_path}/whole/checkpoints/last.ckpt"
+    assert "already trained" not in capsys.readouterr().err
+    assert tiny("trainer.max_epochs=2", resume) == first
+    said = capsys.readouterr().err
+    assert "has already trained 2 of 2 epochs" in said
+    assert "give trainer.max_epochs=" in said
+
+
+@pytest.mark.parametrize("words", [("optimizer=sgd", "optimizer.lr=0.1"), ("quantizer=float",)])
+def test_a_checkpoint_of_another_optimizer_is_refused(words, tiny, tmp_path):
+    tiny("trainer.max_epochs=1", folder=tmp_path / "first")
+    resume = f"resume={tmp_path}/first/checkpoints/last.ckpt"
+    with pytest.raises(_app.Problem, match=r"resume: the checkpoint .* of another optimizer"):
+        tiny("trainer.max_epochs=2", resume, *words)
+
+
 def test_an_interrupted_run_says_how_to_go_on(tiny, tmp_path, monkeypatch, capsys):
     def interrupt(self, trainer, pl_module):
         if trainer.current_epoch == 1:
