@@ -56,7 +56,10 @@ def check_resumes(recipe: Any, path: str | Path) -> None:
     load_weights(recipe, path)
     optimizer = recipe.make_optimizer(recipe.model)
     for saved in read(path).get("optimizer_states", ())[:1]:
-        groups = [(set(group), len(group["params"])) for group in saved["param_groups"]]
+        # A scheduler has added initial_lr.
+        groups = [
+            (set(group) - {"initial_lr"}, len(group["params"])) for group in saved["param_groups"]
+        ]
         own = [(set(group), len(group["params"])) for group in optimizer.param_groups]
         # A newer torch may have more options, and another optimizer has others.
         same = len(groups) == len(own) and all(

@@ -1,5 +1,7 @@
 """lowbit: binary and low-bit neural networks on PyTorch."""
 
+from typing import TYPE_CHECKING, Any
+
 from lowbit import functional, models, nn, optim, quantizers
 from lowbit._registry import UnknownNameError
 from lowbit._version import __version__
@@ -9,6 +11,9 @@ from lowbit.qtensor import QTensor, dequantize, quantize_per_channel, quantize_p
 from lowbit.quantizers import Quantizer
 from lowbit.summary import summary
 
+if TYPE_CHECKING:
+    from lowbit import export
+
 __all__ = [
     "PackedFileError",
     "QTensor",
@@ -17,6 +22,7 @@ __all__ = [
     "__version__",
     "convert",
     "dequantize",
+    "export",
     "functional",
     "load_packed",
     "models",
@@ -31,3 +37,12 @@ __all__ = [
     "save_packed",
     "summary",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``lowbit.export``, imported when it is first asked for: few programs write such files."""
+    if name == "export":
+        import lowbit.export
+
+        return lowbit.export
+    raise AttributeError(f"module 'lowbit' has no attribute {name!r}")

@@ -63,6 +63,15 @@ def test_import_brings_in_little_but_lowbit(process):
     assert len([name for name in added if name.split(".")[0] != "lowbit"]) <= 10, added
 
 
+def test_export_is_there_without_an_import_of_its_own():
+    program = (
+        "import sys, lowbit; assert 'lowbit.export' not in sys.modules; "
+        "print(lowbit.export.onnx.__name__, hasattr(lowbit, 'exports'))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["onnx", "False"], done.stderr
+
+
 def test_import_prints_nothing(process):
     for printed in (process.stdout, process.stderr):
         assert "<import></import>" in printed
