@@ -25,7 +25,7 @@ PACKAGES = (
     Optional("onnx", "onnx", "lowbit.export.onnx"),
     Optional("onnxruntime", "onnxruntime", "running exported ONNX files"),
     Optional("openvino", "openvino", "running exported files on OpenVINO"),
-    Optional("pytorch-lightning", "pytorch_lightning", "training with python -m experiments.train"),
+    Optional("pytorch-lightning", "pytorch_lightning", "in a clone: python -m experiments.train"),
     Optional("hydra-core", "hydra", "its configurations"),
     Optional("torchvision", "torchvision", "its data sets and teachers"),
 )

@@ -103,7 +103,7 @@ def _show(quantizer: Quantizer, spec: dict[str, Any]) -> None:
         ("learned", ", ".join(learned) or "nothing"),
         ("for", {"either": "inputs and weights"}.get(quantizer.made_for, f"{quantizer.made_for}s")),
         ("in a layer", f'QConv2d(…, {_role(quantizer)}_quantization="{quantizer.name}")'),
-        ("in training", f"python -m experiments.train quantizer.{_role(quantizer)}={_word(spec)}"),
+        ("in a clone", f"python -m experiments.train quantizer.{_role(quantizer)}={_word(spec)}"),
     ):
         print(f"{title:13} {value}")
     drawn = curves(spec)
