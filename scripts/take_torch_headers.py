@@ -1,14 +1,14 @@
 """Take the headers of PyTorch's stable ABI, and the licences they carry, into third_party.
 
-python scripts/take_torch_headers.py SITE_PACKAGES_WITH_TORCH
+    python scripts/take_torch_headers.py SITE_PACKAGES_WITH_TORCH
 
 Copies, unchanged, the headers that `ROOTS` include, however far down, whatever the platform.
 Take them from the oldest torch that lowbit supports: what they declare is in every newer one.
 """
 
+import argparse
 import re
 import shutil
-import sys
 from pathlib import Path
 
 ROOTS = ("torch/csrc/stable/library.h", "torch/csrc/stable/ops.h", "torch/csrc/stable/tensor.h")
@@ -52,4 +52,11 @@ def main(site: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("site", type=Path, help="the folder that pip put torch into")
+    arguments = parser.parse_args()
+    if not (arguments.site / "torch" / "include").is_dir():
+        parser.error(f"{arguments.site}: no torch/include in it")
+    main(arguments.site)

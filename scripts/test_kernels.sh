@@ -15,9 +15,10 @@ require=false
 parts=()
 for argument in "$@"; do
   case $argument in
+    -h | --help) sed -n '2,/^[^#]/s/^# \{0,1\}//p' scripts/test_kernels.sh; exit ;;
     --require) require=true ;;
     native | sanitizers | arm64) parts+=("$argument") ;;
-    *) echo "unknown argument '$argument'; known: --require native sanitizers arm64" >&2; exit 2 ;;
+    *) echo "unknown argument '$argument'; known: --help --require native sanitizers arm64" >&2; exit 2 ;;
   esac
 done
 [ ${#parts[@]} -gt 0 ] || parts=(native sanitizers arm64)
