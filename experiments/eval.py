@@ -1,5 +1,7 @@
 """Test a trained checkpoint: ``python -m experiments.eval checkpoint=runs/…/best.ckpt``.
 
+``checkpoint=RUN``, the folder of a run, is its ``checkpoints/best.ckpt``.
+
 With ``packed=true``, or ``int8=static``, ``dynamic`` or ``qat``, the model is converted as well,
 and compared with the trained one. ``pretrained=NAME`` tests a packed network of the repository,
 ``save=NAME`` keeps one there.
@@ -33,6 +35,9 @@ def evaluate(cfg: DictConfig) -> dict[str, float]:
     _build.check_keys(cfg, "eval")
     if cfg.pretrained is not None:
         return _of_the_repository(cfg)
+    if cfg.checkpoint is not None and Path(cfg.checkpoint).is_dir():
+        best = str(Path(cfg.checkpoint) / "checkpoints" / "best.ckpt")
+        cfg = OmegaConf.merge(cfg, {"checkpoint": best})  # type: ignore[assignment]
     with _app.clear_errors():
         trained = _checkpoint.config_of(cfg.checkpoint, cfg.config)
         _check(cfg, trained)

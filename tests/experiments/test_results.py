@@ -136,8 +136,8 @@ def test_eval_finds_what_training_reported(tiny, tmp_path):
 
         OmegaConf.save(compose("train", overrides=list(TINY)), folder / ".hydra" / "config.yaml")
         best, last = (
-            compose("eval", overrides=[f"checkpoint={folder}/checkpoints/{name}.ckpt"])
-            for name in ("best", "last")
+            compose("eval", overrides=[f"checkpoint={path}"])
+            for path in (folder, folder / "checkpoints" / "last.ckpt")
         )
     before = sorted(folder.rglob("*"))
     found = evaluate(best) | {f"{name}_last": value for name, value in evaluate(last).items()}
