@@ -185,12 +185,17 @@ def refuse_null_groups(arguments: list[str]) -> None:
             sys.exit(f"error: {argument}: {group} is one of {options}; ~{group} leaves it out")
 
 
+# Of Hydra's options, the ones without a value that leave the configuration where it is.
+PLAIN_OPTIONS = {"-m", "--multirun", "-h", "--help"}
+
+
 def refuse_mistyped(arguments: list[str], config_name: str) -> None:
     """Exit with a message for a key or an option that is not there, before Hydra sees it.
 
     Hydra would advise to add the key with a ``+``, where nothing reads it.
     """
-    if not arguments or _whole_errors() or any(word.startswith("--config") for word in arguments):
+    options = {word for word in arguments if word.startswith("-")}
+    if not arguments or _whole_errors() or options - PLAIN_OPTIONS:
         return
     try:
         _mistyped.composed(arguments, CONFIGS, config_name)

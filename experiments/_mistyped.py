@@ -83,7 +83,8 @@ def explained(
     if key is not None and not key[1].startswith("hydra."):
         return no_such_key(key[1], paths_of(_without_values(arguments, configs, config_name)))
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else None
-    return str(error) if cause is None else f"{error}\n{cause}"
+    words = re.sub(r"\nTo append to your config use .*", "", str(error))
+    return words if cause is None else f"{words}\n{cause}"
 
 
 def _without_values(arguments: Sequence[str], configs: Path, config_name: str) -> DictConfig:
