@@ -51,6 +51,31 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         ) from error
 
 
+def check_goes_on(cfg: DictConfig) -> None:
+    """A ``Problem`` where ``cfg.resume`` is not of a training that ``cfg`` can go on with."""
+    path = Path(cfg.resume)
+    contents = read(path)
+    lacking = [key for key in ("epoch", "optimizer_states", "loops") if key not in contents]
+    if lacking:
+        raise Problem(
+            f"resume: {path} has weights but no {lacking[0]!r}, and so no training to go on with; "
+            f"start={path} begins one with its weights"
+        )
+    done, limit = contents["epoch"] + 1, cfg.trainer.max_epochs
+    if done > limit:
+        raise Problem(
+            f"resume: {path} has {done} epochs behind it, more than trainer.max_epochs={limit}; "
+            f"give trainer.max_epochs={done} or more"
+        )
+    config = path.resolve().parent.parent / ".hydra" / "config.yaml"
+    seed = OmegaConf.load(config).get("seed") if config.is_file() else None
+    if seed not in (None, cfg.seed):
+        raise Problem(
+            f"resume: {path} is of a training of seed {seed}, which goes on with its own numbers; "
+            f"got seed={cfg.seed}"
+        )
+
+
 def check_resumes(recipe: Any, path: str | Path) -> None:
     """A ``Problem`` where a checkpoint is not of this model, or not of this optimizer."""
     load_weights(recipe, path)

@@ -92,6 +92,7 @@ def result(
     this process; the ones before a resume are added.
     """
     overrides = _overrides()
+    before = getattr(run.trainer.checkpoint_callback, "seconds_before", 0.0)
     return {
         "experiment": cfg.name,
         "command": shlex.join(["python", "-m", "experiments.train", *overrides]),
@@ -104,9 +105,7 @@ def result(
         "processes": run.trainer.world_size,
         "threads": torch.get_num_threads(),
         "metrics": metrics,
-        "seconds": round(
-            seconds + getattr(run.trainer.checkpoint_callback, "seconds_before", 0), 1
-        ),
+        "seconds": round(before + seconds, 1),
         "epochs": run.trainer.current_epoch,
         "resumed": run.resume,
         **sizes(run.recipe.model),

@@ -119,8 +119,22 @@ def test_of_equal_epochs_the_latest_is_best(tiny, tmp_path):
 def test_a_finished_run_is_not_resumed_to_fewer_epochs(tiny, tmp_path):
     tiny("trainer.max_epochs=3", folder=tmp_path / "whole")
     resume = f"resume={tmp_path}/whole/checkpoints/last.ckpt"
-    with pytest.raises(_app.Problem, match="max_epochs=1"):
-        tiny("trainer.max_epochs=1", resume)
+    for epochs in (1, 2):
+        with pytest.raises(_app.Problem, match=f"3 epochs .* trainer.max_epochs={epochs};"):
+            tiny(f"trainer.max_epochs={epochs}", resume)
+    assert not (tmp_path / "run").exists()
+    config = tmp_path / "whole" / ".hydra" / "config.yaml"
+    config.parent.mkdir()
+    config.write_text("seed: 0")
+    with pytest.raises(_app.Problem, match="a training of seed 0, .* got seed=7"):
+        tiny("trainer.max_epochs=3", "seed=7", resume)
+
+
+def test_weights_alone_are_no_training_to_go_on_with(tiny, tmp_path):
+    tiny("trainer.max_epochs=1", folder=tmp_path / "whole")
+    torch.save({"state_dict": state(tmp_path / "whole")["state_dict"]}, tmp_path / "weights.ckpt")
+    with pytest.raises(_app.Problem, match=r"no 'epoch', .* start=.*weights.ckpt begins one"):
+        tiny("trainer.max_epochs=1", f"resume={tmp_path}/weights.ckpt")
 
 
 def test_a_finished_run_says_that_nothing_is_left_to_train(tiny, tmp_path, capsys):
