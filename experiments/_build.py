@@ -21,6 +21,7 @@ from torch import nn
 import lowbit
 from experiments import _checkpoint, _mistyped, _published
 from experiments._app import CONFIGS, Problem, clear_errors
+from experiments._numbers import above, at_least, is_number, whole
 from experiments._spread import spread_weights
 from experiments.callbacks.compiled import MODES, WITH_GRAPHS, Compiled
 from experiments.callbacks.description import Description
@@ -33,6 +34,9 @@ from lowbit.qconfig import get_default_qconfig
 ROLES = ("input", "weight", "gradient")
 # How a trained model becomes int8: ranges from calibration, as it runs, or from its training.
 INT8_MODES = ("static", "dynamic", "qat")
+
+# Of NumPy's generators, which Lightning seeds too.
+LARGEST_SEED = 2**32 - 1
 
 
 @dataclass
@@ -67,10 +71,6 @@ def quiet() -> None:
         warnings.filterwarnings("ignore", message)
 
 
-def _is_number(given: Any) -> bool:
-    return isinstance(given, (int, float)) and not isinstance(given, bool)
-
-
 def _quantizers(cfg: DictConfig) -> dict[str, Any]:
     """What the group ``quantizer`` says, checked."""
     given = OmegaConf.to_container(cfg.quantizer, resolve=True)
@@ -90,7 +90,7 @@ def _quantizers(cfg: DictConfig) -> dict[str, Any]:
                 f"quantizer.gradient={made.name}, and another here"
             )
     threshold = given["gradient_cancellation_threshold"]
-    if threshold is not None and not (_is_number(threshold) and threshold >= 0):
+    if threshold is not None and not (is_number(threshold) and threshold >= 0):
         raise Problem(
             "quantizer.gradient_cancellation_threshold is a number of at least 0, or null for "
             f"no cancellation; got {threshold!r}"
@@ -141,6 +141,9 @@ def make_data(cfg: DictConfig) -> pl.LightningDataModule:
     data.prepare_data()
     with clear_errors(key="data"):
         data.setup("fit")
+        # Batches of no image, or more to a step than there are, show now.
+        data.train_dataloader()
+        data.val_dataloader()
     return data
 
 
@@ -251,13 +254,34 @@ def make_callbacks(cfg: Mapping[str, Any]) -> list[pl.Callback]:
 
 
 def check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise Problem(f"{name} is a whole number of at least {least}; got {value!r}")
+    with clear_errors(ValueError):
+        whole(name, value, least)
 
 
 def check_spread(given: Any) -> None:
-    if given is not None and not (_is_number(given) and given > 0):
+    if given is not None and not (is_number(given) and given > 0):
         raise Problem(f"spread is a number above 0, or null for the model's own; got {given!r}")
+
+
+def check_groups(cfg: DictConfig) -> None:
+    """A ``Problem`` for a group that no training does without."""
+    for group in ("model", "data", "recipe", "optimizer", "trainer", "quantizer"):
+        if cfg.get(group) is None:
+            options = ", ".join(sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")))
+            raise Problem(
+                f"{group} is left out, and a training has one; {group} is one of {options}"
+            )
+
+
+def check_trainer(trainer: DictConfig) -> None:
+    """A ``Problem`` for numbers with which a trainer would train nothing, or wrongly."""
+    check_whole("trainer.max_epochs", trainer.max_epochs, 1)
+    check_whole("trainer.accumulate_grad_batches", trainer.get("accumulate_grad_batches", 1), 1)
+    with clear_errors(ValueError):
+        if trainer.get("gradient_clip_val") is not None:
+            at_least("trainer.gradient_clip_val", trainer.gradient_clip_val, 0)
+        if trainer.get("limit_train_batches") is not None:
+            above("trainer.limit_train_batches", trainer.limit_train_batches, 0)
 
 
 def compiled(cfg: DictConfig) -> list[pl.Callback]:
@@ -325,8 +349,11 @@ def check_int8(asked: DictConfig, recipe: DictConfig) -> None:
 def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule]:
     """Seed, then make data and recipe."""
     quiet()
+    check_groups(cfg)
     check_whole("seed", cfg.seed, 0)
-    check_whole("trainer.max_epochs", cfg.trainer.max_epochs, 1)
+    if cfg.seed > LARGEST_SEED:
+        raise Problem(f"seed is at most {LARGEST_SEED}; got {cfg.seed}")
+    check_trainer(cfg.trainer)
     check_spread(cfg.get("spread"))
     if cfg.threads is not None:
         check_whole("threads", cfg.threads, 1)

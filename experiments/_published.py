@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from experiments._app import CONFIGS, Problem
+from experiments._numbers import is_number
 
 SELECTIONS = {
     "best": "best epoch on the test set",
@@ -36,14 +37,16 @@ KEYS = ("value", "selection", "mark", "source", "accept")
 
 
 def _fraction(number: Any) -> bool:
-    return isinstance(number, (int, float)) and not isinstance(number, bool) and 0 <= number <= 1
+    return is_number(number) and 0 <= number <= 1
 
 
 def check(published: DictConfig | None) -> dict[str, Any] | None:
     """The published figure as plain values; a ``Problem`` where it is none."""
     if published is None:
         return None
-    given = OmegaConf.to_container(published, resolve=True)
+    given = published
+    if isinstance(published, DictConfig):
+        given = OmegaConf.to_container(published, resolve=True)
     if not isinstance(given, dict):
         raise Problem(f"published is a mapping of {', '.join(KEYS)}, or null; got {given!r}")
     unknown = [str(key) for key in given if key not in KEYS]

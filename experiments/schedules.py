@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from experiments._numbers import above, at_least
+
 
 def _schedule(
     optimizer: Optimizer,
@@ -22,8 +24,7 @@ def _schedule(
     factor: Callable[[float], float],
     only: Sequence[str] | None,
 ) -> LambdaLR:
-    if warmup < 0:
-        raise ValueError(f"scheduler.warmup is in epochs, at least 0; got {warmup}")
+    at_least("scheduler.warmup, in epochs,", warmup, 0)
     follows = _following(optimizer, only)
     warm_steps = warmup * steps_per_epoch
 
@@ -63,6 +64,8 @@ def cosine(
     only: Sequence[str] | None = None,
 ) -> LambdaLR:
     """final + (1 - final) (1 + cos(pi e / epochs)) / 2, of the rate, at epoch e."""
+    above("scheduler.epochs", epochs, 0)
+    at_least("scheduler.final", final, 0)
 
     def factor(epoch: float) -> float:
         done = min(epoch / epochs, 1.0)
@@ -80,6 +83,8 @@ def linear(
     only: Sequence[str] | None = None,
 ) -> LambdaLR:
     """1 - (1 - final) e / epochs, of the rate, at epoch e."""
+    above("scheduler.epochs", epochs, 0)
+    at_least("scheduler.final", final, 0)
     return _schedule(
         optimizer,
         steps_per_epoch,
@@ -98,8 +103,8 @@ def exponential(
     only: Sequence[str] | None = None,
 ) -> LambdaLR:
     """final^(e / epochs), of the rate, at epoch e."""
-    if not final > 0:
-        raise ValueError(f"scheduler.final of an exponential is above 0; got {final}")
+    above("scheduler.epochs", epochs, 0)
+    above("scheduler.final of an exponential", final, 0)
     return _schedule(
         optimizer,
         steps_per_epoch,
@@ -117,6 +122,7 @@ def inverse(
     only: Sequence[str] | None = None,
 ) -> LambdaLR:
     """1 / (1 + decay i), of the rate, at step i: ``decay`` of Keras' optimizers."""
+    at_least("scheduler.decay", decay, 0)
     return _schedule(
         optimizer,
         steps_per_epoch,
@@ -135,6 +141,8 @@ def step(
     only: Sequence[str] | None = None,
 ) -> LambdaLR:
     """gamma^floor(e / every), of the rate, at epoch e."""
+    above("scheduler.every", every, 0)
+    at_least("scheduler.gamma", gamma, 0)
     return _schedule(
         optimizer, steps_per_epoch, warmup, lambda epoch: gamma ** (epoch // every), only
     )
@@ -158,6 +166,9 @@ def multistep(
             f"scheduler.gamma is one number, or one for each of the {len(milestones)} milestones; "
             f"got {len(gammas)}"
         )
+    for milestone, each in zip(milestones, gammas, strict=True):
+        at_least("a milestone of scheduler.milestones", milestone, 0)
+        at_least("scheduler.gamma", each, 0)
     pairs = list(zip(milestones, gammas, strict=True))
     return _schedule(
         optimizer,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ class History(pl.Callback):
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
         self._restored = 0
+        self._warned = False
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": [dict(row) for row in self.rows]}
@@ -43,6 +46,18 @@ class History(pl.Callback):
         self.rows = [r for r in self.rows if r["epoch"] != row["epoch"]] + [row]
         if trainer.is_global_zero:
             self._write()
+            self._warn(row)
+
+    def _warn(self, row: dict[str, float]) -> None:
+        loss = row.get("train/loss", 0.0)
+        if not math.isfinite(loss) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"the training loss of epoch {row['epoch']} is {loss}; a smaller rate "
+                "(optimizer.lr=…) or trainer.gradient_clip_val=1 may keep it finite, and "
+                "trainer.detect_anomaly=true says where it begins",
+                stacklevel=2,
+            )
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A finished training that is resumed has no epoch more.

@@ -8,6 +8,8 @@ import pytorch_lightning as pl
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from experiments._numbers import at_least
+
 
 class NormalisationFloor(pl.Callback):
     """Clamps the scale (weight) of every batch normalisation to at least ``floor`` after each step.
@@ -18,6 +20,7 @@ class NormalisationFloor(pl.Callback):
     """
 
     def __init__(self, floor: float = 0.01) -> None:
+        at_least("floor of NormalisationFloor", floor, 0)
         self.floor = floor
 
     def on_train_batch_end(

@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from experiments._numbers import above
 from lowbit.nn import latent_layers
 
 
@@ -32,8 +33,8 @@ class WeightClip(pl.Callback):
     def __init__(self, limit: float | str = 1.0) -> None:
         if isinstance(limit, str) and limit != "glorot":
             raise ValueError(f"limit of WeightClip is a number or 'glorot'; got {limit!r}")
-        if not isinstance(limit, str) and limit <= 0:
-            raise ValueError(f"limit of WeightClip is above 0; got {limit}")
+        if not isinstance(limit, str):
+            above("limit of WeightClip", limit, 0)
         self.limit = limit
 
     def on_train_batch_end(

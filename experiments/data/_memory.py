@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from experiments._numbers import whole
 from experiments.data._augment import AUGMENTATIONS, CropFlip
 from experiments.data._batches import Batches
 from experiments.data._module import DataModule
@@ -52,10 +53,8 @@ class InMemory(DataModule):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        if eval_batch_size is not None and eval_batch_size < 1:
-            raise ValueError(
-                f"eval_batch_size of {type(self).__name__} is at least 1; got {eval_batch_size}"
-            )
+        if eval_batch_size is not None:
+            whole(f"eval_batch_size of {type(self).__name__}", eval_batch_size, 1)
         self.eval_batch_size = eval_batch_size
         if center not in (None, "train", "per_split"):
             raise ValueError(

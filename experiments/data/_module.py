@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from torch import Tensor
 
+from experiments._numbers import whole
 from experiments.data._normalise import MODES, centre_and_spread
 from experiments.data._shares import Shares
 from experiments.data._split import carve
@@ -61,9 +62,11 @@ class DataModule(pl.LightningDataModule):
             ("seed", seed, 0),
             ("split_seed", split_seed, 0),
         ):
-            if value is not None and value < least:
-                raise ValueError(f"{option} of {name} must be at least {least}; got {value}")
-        if isinstance(augment, str) and augment not in self.augmentations:
+            if value is not None or option != "limit":
+                whole(f"{option} of {name}", value, least)
+        if not isinstance(drop_last, bool):
+            raise ValueError(f"drop_last of {name} is true or false; got {drop_last!r}")
+        if not isinstance(augment, bool) and augment not in self.augmentations:
             names = "".join(f" or {known}" for known in self.augmentations)
             raise ValueError(f"augment of {name} is true or false{names}; got {augment!r}")
         if normalise not in MODES:

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments._app import Problem
+from experiments._numbers import at_least, is_number
 from experiments.recipes._losses import LOSSES, smooth
 from experiments.recipes._metrics import MeanOverImages, TopK
 
@@ -47,10 +49,9 @@ class Classify(pl.LightningModule):
         super().__init__()
         if loss not in LOSSES:
             raise ValueError(f"recipe.loss is one of {', '.join(LOSSES)}; got {loss!r}")
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(f"recipe.label_smoothing is in [0, 1); got {label_smoothing}")
-        if mixup < 0:
-            raise ValueError(f"recipe.mixup is at least 0, 0 for off; got {mixup}")
+        if not (is_number(label_smoothing) and 0 <= label_smoothing < 1):
+            raise ValueError(f"recipe.label_smoothing is in [0, 1); got {label_smoothing!r}")
+        at_least("recipe.mixup, 0 for off,", mixup, 0)
         if scheduler is not None and scheduler["interval"] not in ("step", "epoch"):
             raise ValueError(
                 f"scheduler.interval is 'step' or 'epoch'; got {scheduler['interval']!r}"
@@ -163,6 +164,11 @@ class Classify(pl.LightningModule):
             return optimizer
         _ = self.trainer.estimated_stepping_batches  # makes the loader, which has the length
         batches = self.trainer.num_training_batches
+        if not 0 < batches < math.inf:
+            raise Problem(
+                f"an epoch has {batches} steps: trainer.limit_train_batches="
+                f"{self.trainer.limit_train_batches} leaves none, or the data do not say how many"
+            )
         scheduler = self.make_scheduler(
             optimizer, math.ceil(batches / self.trainer.accumulate_grad_batches)
         )

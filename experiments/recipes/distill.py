@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from experiments._numbers import above, at_least
 from experiments.recipes._matching import (
     ATTENTION_NORMS,
     Watch,
@@ -63,12 +64,10 @@ class Distill(Classify):
         )
         weights = {"hard": hard, "soft": soft, "attention": attention}
         for name, weight in weights.items():
-            if weight < 0:
-                raise ValueError(f"recipe.{name} is a weight of at least 0; got {weight}")
+            at_least(f"recipe.{name}", weight, 0)
         if not any(weights.values()):
             raise ValueError("recipe.hard, soft and attention are all 0: there is nothing to learn")
-        if temperature <= 0:
-            raise ValueError(f"recipe.temperature is above 0; got {temperature}")
+        above("recipe.temperature", temperature, 0)
         if attention_norm not in ATTENTION_NORMS:
             raise ValueError(f"recipe.attention_norm is max or l2; got {attention_norm!r}")
         places = (

@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lowbit.optim._fused import fuse, sparse_parameters
@@ -244,6 +244,9 @@ def _fans(weight: nn.Parameter) -> int:
 def _make(factory: Factory, made: list[dict[str, Any]], lr: float, decay: float) -> Optimizer:
     """The optimizer of these groups; every option in them must be one it has."""
     own = [set(group) for group in made]
+    for group in made:
+        for key, value in (("lr", group["lr"]), ("weight_decay", group.get("weight_decay", decay))):
+            _check_size(key, value, group["name"])
     optimizer = factory(made, lr=lr)
     for group, given in zip(optimizer.param_groups, own, strict=True):
         unknown = given - set(optimizer.defaults) - {"params", "name"}
@@ -254,7 +257,10 @@ def _make(factory: Factory, made: list[dict[str, Any]], lr: float, decay: float)
             )
         if "weight_decay" in optimizer.defaults and "weight_decay" not in given:
             group["weight_decay"] = decay
-        for key in ("lr", "weight_decay"):
-            if group.get(key, 0) < 0:
-                raise ValueError(f"{key} must be >= 0; got {group[key]} for {group['name']!r}")
     return optimizer
+
+
+def _check_size(key: str, value: Any, name: str) -> None:
+    number = isinstance(value, (int, float, Tensor)) and not isinstance(value, bool)
+    if not (number and math.isfinite(value) and value >= 0):
+        raise ValueError(f"{key} is a number of at least 0; got {value!r} for {name!r}")

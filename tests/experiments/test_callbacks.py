@@ -1,5 +1,6 @@
 """Callbacks do to weights, and say of them, what their names promise."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -55,7 +56,7 @@ def test_a_network_without_latent_weights_and_scales_is_left_as_it_is():
     assert torch.equal(module.model[0].weight, before)
 
 
-@pytest.mark.parametrize("limit", [0, -1.0, "glorrot"])
+@pytest.mark.parametrize("limit", [0, -1.0, math.nan, "glorrot"])
 def test_a_limit_that_is_none_is_refused(limit):
     with pytest.raises(ValueError, match="limit of WeightClip"):
         WeightClip(limit)

@@ -126,7 +126,7 @@ def test_a_finished_run_is_not_resumed_to_fewer_epochs(tiny, tmp_path):
     config = tmp_path / "whole" / ".hydra" / "config.yaml"
     config.parent.mkdir()
     config.write_text("seed: 0")
-    with pytest.raises(_app.Problem, match="a training of seed 0, .* got seed=7"):
+    with pytest.raises(_app.Problem, match=r"a training of seed 0, .* got seed=7"):
         tiny("trainer.max_epochs=3", "seed=7", resume)
 
 

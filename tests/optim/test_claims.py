@@ -133,8 +133,10 @@ def test_claims_by_name_split_a_role():
         ([{"names": ["*"], "glorot": "twice"}], "glorot is true, false or 'squared'; got 'twice'"),
         ([{"names": ["*"], "glorot": True}], r"'4\.input_quantization\.step' has shape \(1,\)"),
         ([{"names": ["*"], "momentun": 0.9}], "SGD has no option 'momentun'.*momentum"),
-        ([{"names": ["*"], "lr": -1.0}], "lr must be >= 0; got -1.0"),
-        ([{"names": ["*"], "weight_decay": -1.0}], "weight_decay must be >= 0"),
+        ([{"names": ["*"], "lr": -1.0}], "lr is a number of at least 0; got -1.0"),
+        ([{"names": ["*"], "lr": math.nan}], "lr is a number of at least 0; got nan"),
+        ([{"names": ["*"], "lr": "1e-3"}], "lr is a number of at least 0; got '1e-3'"),
+        ([{"names": ["*"], "weight_decay": -1.0}], "weight_decay is a number of at least 0"),
     ],
 )
 def test_a_wrong_claim_is_named(claims, message):

@@ -120,10 +120,10 @@ def test_synthetic_images_of_any_shape():
 @pytest.mark.parametrize(
     ("option", "value", "rule"),
     [
-        ("batch_size", 0, "batch_size of Digits must be at least 1; got 0"),
-        ("val_size", -1, "val_size of Digits must be at least 0; got -1"),
-        ("limit", 0, "limit of Digits must be at least 1; got 0"),
-        ("seed", -3, "seed of Digits must be at least 0; got -3"),
+        ("batch_size", 0, "batch_size of Digits is a whole number of at least 1; got 0"),
+        ("val_size", -1, "val_size of Digits is a whole number of at least 0; got -1"),
+        ("limit", 0, "limit of Digits is a whole number of at least 1; got 0"),
+        ("seed", -3, "seed of Digits is a whole number of at least 0; got -3"),
         ("normalise", "none", "takes one of standard, signed, unit; got 'none'"),
     ],
 )
