@@ -265,12 +265,10 @@ def check_spread(given: Any) -> None:
 
 def check_groups(cfg: DictConfig) -> None:
     """A ``Problem`` for a group that no training does without."""
-    for group in ("model", "data", "recipe", "optimizer", "trainer", "quantizer"):
-        if cfg.get(group) is None:
+    for group in ("model", "data", "recipe", "optimizer", "trainer"):
+        if "_target_" not in (cfg.get(group) or {}):  # an experiment's own values may be there
             options = ", ".join(sorted(p.stem for p in (CONFIGS / group).glob("*.yaml")))
-            raise Problem(
-                f"{group} is left out, and a training has one; {group} is one of {options}"
-            )
+            raise Problem(f"{group} is left out, and no training does without; give {options}")
 
 
 def check_trainer(trainer: DictConfig) -> None:
@@ -354,6 +352,8 @@ def prepare(cfg: DictConfig) -> tuple[pl.LightningDataModule, pl.LightningModule
     if cfg.seed > LARGEST_SEED:
         raise Problem(f"seed is at most {LARGEST_SEED}; got {cfg.seed}")
     check_trainer(cfg.trainer)
+    if not isinstance(cfg.get("packed", False), bool):
+        raise Problem(f"packed is true or false in a training; got {cfg.packed!r}")
     check_spread(cfg.get("spread"))
     if cfg.threads is not None:
         check_whole("threads", cfg.threads, 1)

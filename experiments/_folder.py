@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -22,7 +23,9 @@ def trained_in(folder: Path) -> Path | None:
 def place_for(folder: Path) -> str | None:
     """Why nothing can be written into a folder that may not be there yet; None where it can."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    return None if there.is_dir() else f"{there} is a file, and no folder"
+    if not there.is_dir():
+        return f"{there} is a file, and no folder"
+    return None if os.access(there, os.W_OK | os.X_OK) else f"nothing may be written in {there}"
 
 
 class NewFolder(Callback):

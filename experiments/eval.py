@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from experiments import _app
+from experiments import _app, _folder
 
 if TYPE_CHECKING:
     from experiments._build import Run
@@ -85,8 +85,14 @@ def _check(cfg: DictConfig, trained: DictConfig) -> None:
         raise ValueError(f"packed={cfg.packed} and int8={cfg.int8}: one at a time")
     if cfg.save is not None and (cfg.packed or cfg.int8):
         raise ValueError(f"save={cfg.save} packs by itself: leave packed and int8 out")
-    if cfg.output is not None and not (cfg.packed or cfg.int8):
+    if cfg.output is None:
+        return
+    if not (cfg.packed or cfg.int8):
         raise ValueError(f"output={cfg.output} is of packed=true or int8=…; give one of them too")
+    output = Path(cfg.output).absolute()
+    why = "it is a folder" if output.is_dir() else _folder.place_for(output.parent)
+    if why is not None:
+        raise ValueError(f"output={cfg.output}: {why}")
 
 
 def _compare_packed(cfg: DictConfig, run: Run, metrics: dict[str, float]) -> dict[str, float]:

@@ -39,6 +39,9 @@ KEPT = (
     "dirty", "torch", "lowbit", "device", "processes", "threads", "finished", "curve",
 )  # fmt: skip
 
+# What the result of every run has.
+NEEDED = ("experiment", "overrides", "seed", "metrics", "commit", "dirty", "finished")
+
 # The pictures' folder, in that of the results.
 PLOTS = "plots"
 
@@ -77,11 +80,17 @@ def read_result(run: Path) -> dict[str, Any]:
             "(result.json is written when training ends)"
         )
     try:
-        return json.loads(path.read_text())
+        result = json.loads(path.read_text())
     except json.JSONDecodeError as error:
         raise ValueError(
             f"{path} is damaged ({error}); train again, or leave this run out"
         ) from error
+    lacking = [key for key in NEEDED if not isinstance(result, dict) or key not in result]
+    if lacking:
+        raise ValueError(
+            f"{path} is not the result of a run: it has no {lacking[0]!r}; leave this one out"
+        )
+    return result
 
 
 def _history(run: Path, result: dict[str, Any]) -> Path:

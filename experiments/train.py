@@ -43,7 +43,7 @@ def train_once(cfg: DictConfig, announced: bool = False) -> dict[str, float]:
     if run.trainer.is_global_zero:
         result = _report.result(cfg, run, metrics, code, time.perf_counter() - start)
         write_result(folder, result)
-        if cfg.packed:
+        if cfg.packed and not hasattr(run.recipe, "prepared"):  # whose model becomes int8
             result["packed"] = _packed.at_the_end(run)
             write_result(folder, result)
         if cfg.int8:

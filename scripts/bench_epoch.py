@@ -134,6 +134,9 @@ def main() -> int:
     modes = arguments.modes.split(",")
     if wrong := set(modes) - set(MODES):
         parser.error(f"no mode {', '.join(sorted(wrong))}; there are {', '.join(MODES)}")
+    chosen = any(word.startswith("trainer=") for word in arguments.overrides)
+    if not (chosen or torch.cuda.is_available()):
+        parser.error("torch finds no GPU here; -- trainer=cpu measures on the processor")
     code = source()
     cells: dict[str, Any] = {}
     device = None

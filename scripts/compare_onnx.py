@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.errors import CompactHydraException
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -194,7 +195,10 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--onnx", type=Path, help="keep the exported model here")
     parser.add_argument("--output", type=Path, help="a JSON file of everything")
     options = parser.parse_args(arguments)
-    found = record(options)
+    try:
+        found = record(options)
+    except CompactHydraException as error:
+        sys.exit(f"error: {error}")
     show(found)
     if options.output is not None:
         options.output.parent.mkdir(parents=True, exist_ok=True)

@@ -104,9 +104,12 @@ def test_what_trained_for_int8_becomes_it(run, int8_eval, tmp_path):
     run(*FLOAT, "trainer.max_epochs=2", folder="float")
     start = f"{tmp_path}/float/checkpoints/best.ckpt"
     four = "{name:int_k,bits:4,per_channel:true}"
-    result = run(*QAT, f"start={start}", f"quantizer.weight={four}", "trainer.max_epochs=2")
+    result = run(
+        *QAT, f"start={start}", f"quantizer.weight={four}", "trainer.max_epochs=2", "packed=true"
+    )
     assert result["int8"]["images"] == 32
     assert result["int8"]["differing"] <= 3
+    assert "packed" not in result
     found = int8_eval("int8=qat", f"output={tmp_path}/out/int8/qat.json")
     assert found["test/accuracy"] == result["metrics"]["test/accuracy"]
     int8_eval("int8=static", f"output={tmp_path}/out/int8/static.json", folder="float")

@@ -150,6 +150,8 @@ def test_a_long_report_is_printed_on_request(tiny, packed_eval, capsys, monkeypa
     [
         (["packed=maybe"], "packed is true, false or report; got 'maybe'"),
         (["output=x.json"], "output=x.json is of packed=true or int8="),
+        (["packed=true", "output=/dev/null/x.json"], "/dev/null is a file, and no folder"),
+        (["packed=true", "output=/"], "output=/: it is a folder"),
         (["packed=true", "trainer=ddp"], "in one process"),
     ],
 )

@@ -27,6 +27,12 @@ def rates(schedule, steps, **options):
     return seen
 
 
+def test_a_loss_that_is_not_finite_is_told_once(tiny):
+    with pytest.warns(UserWarning, match="the training loss of epoch") as warned:
+        tiny("optimizer.lr=1e30", "optimizer=sgd", "trainer.max_epochs=3", "packed=false")
+    assert sum("the training loss of epoch" in str(w.message) for w in warned) == 1
+
+
 def test_the_cosine_falls_from_the_rate_to_its_final_share():
     seen = rates(schedules.cosine, 9, epochs=4, final=0.1)
     assert seen == pytest.approx(

@@ -262,6 +262,13 @@ def test_the_script_leaves_out_what_did_not_finish_where_another_did(tmp_path):
     assert (tmp_path / "results" / "digits_binary.json").is_file()
 
 
+def test_a_file_that_is_no_result_is_named(tmp_path):
+    for text in ("{}", "[]", '{"experiment": "x"}'):
+        (tmp_path / "result.json").write_text(text)
+        with pytest.raises(ValueError, match=r"result.json is not the result of a run"):
+            results.read_result(tmp_path)
+
+
 def test_a_damaged_result_is_named(tmp_path):
     (tmp_path / "result.json").write_text('{"experiment": ')
     with pytest.raises(ValueError, match=r"result.json is damaged .*leave this run out"):

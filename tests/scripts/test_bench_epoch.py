@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 import bench_epoch as bench
@@ -27,6 +28,14 @@ def test_a_file_says_what_was_measured_and_what_failed(tmp_path, monkeypatch, ca
     assert 0 < eager["training_s"] < eager["epoch_s"]
     assert "needs an NVIDIA GPU" in found["modes"]["cuda_graph"]["error"]
     assert "needs an NVIDIA GPU" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="where there is no GPU")
+def test_it_says_that_it_needs_a_gpu(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["bench"])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "torch finds no GPU here" in capsys.readouterr().err
 
 
 def test_another_mode_is_refused(monkeypatch, capsys):
