@@ -311,4 +311,4 @@ def show_metrics(metrics: dict[str, float], title: str) -> None:
         table.add_row(name, figure(name, value))
     console = Console()
     console.print(title, soft_wrap=True, highlight=False)
-    console.print(table)
+    console.print(table if metrics else "no image was tested: trainer.limit_test_batches is 0")

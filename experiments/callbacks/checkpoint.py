@@ -93,8 +93,10 @@ class Checkpoint(pl.callbacks.ModelCheckpoint):
     ) -> None:
         super().on_exception(trainer, pl_module, exception)
         stopped = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-        if stopped and trainer.is_global_zero and self._last.is_file():
-            print(f"stopped; resume={os.path.relpath(self._last)} goes on", file=sys.stderr)
+        if stopped and trainer.is_global_zero:
+            resume = f"resume={os.path.relpath(self._last)} goes on"
+            there = self._last.is_file()
+            print(f"stopped; {resume if there else 'no epoch was finished'}", file=sys.stderr)
 
     def state_dict(self) -> dict[str, Any]:
         seconds = self.seconds_before + time.perf_counter() - self._start
