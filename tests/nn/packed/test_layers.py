@@ -28,6 +28,7 @@ from lowbit.nn.packed import (
     PackedEmbedding,
     PackedLinear,
     PackedMaxPool2d,
+    _inputs,
     from_trained,
 )
 
@@ -256,6 +257,34 @@ def test_thresholds_are_right_to_the_last_bit():
     assert bool((signs[0] == 1).all())
     assert bool((signs[1] == -1).all())
     assert from_trained(trained(QLinear, 40, 3)).thresholds is None
+
+
+class _Hidden(quantizers.Quantizer):
+    """A sign with thresholds of the channels that its state does not tell."""
+
+    name, bits = "hidden", 1
+
+    def value(self, x):
+        shift = torch.arange(x.shape[1]).view(1, -1, *[1] * (x.ndim - 2))
+        return torch.where(x < shift, -1.0, 1.0)
+
+    def slope(self, x):
+        return torch.ones_like(x)
+
+
+def test_thresholds_of_all_channels_are_found_at_once_where_they_are_alike(monkeypatch):
+    asked = []
+    jumps = _inputs._jumps
+    monkeypatch.setattr(_inputs, "_jumps", lambda v, n, c: asked.append(c) or jumps(v, n, c))
+    for quantizer, channels in (
+        (quantizers.get({"name": "lsq", "bits": 8}), [1]),
+        (quantizers.get("rsign"), [20]),
+        (_Hidden(), [1, 20]),
+    ):
+        asked.clear()
+        layer = trained(QLinear, 20, 6, inputs=quantizer)
+        assert_equal_to_rounding(from_trained(layer)(x := torch.randn(9, 20) * 9), layer, x)
+        assert asked == channels
 
 
 def test_a_channel_of_one_value_of_zeros_and_of_negative_zeros():
