@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, overload
@@ -108,14 +109,14 @@ class Report(Sequence[Row]):
         cells = [COLUMNS, *(_cells(row) for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         widths[-1] = max(20, WIDTH - sum(widths[:-1]) - 2 * (len(widths) - 1))
-        lines = ["  ".join(_fit(c, w) for c, w in zip(row, widths, strict=True)) for row in cells]
+        lines = [line for row in cells for line in _lines(row, widths)]
         lines.insert(1, "  ".join("-" * width for width in widths))
         lines.append(
             f"{self._summary()}; the model's "
             f"{self.bytes_before:,} bytes become {self.bytes_after:,}"
         )
         if self.folding:
-            lines.append(f"nothing folded: {self.folding}"[:WIDTH])
+            lines += textwrap.wrap(f"nothing folded: {self.folding}", WIDTH)
         return "\n".join(line.rstrip() for line in lines)
 
 
@@ -134,5 +135,9 @@ def _cells(row: Row) -> tuple[str, ...]:
     )
 
 
-def _fit(cell: str, width: int) -> str:
-    return cell.ljust(width) if len(cell) <= width else cell[: width - 1] + "…"
+def _lines(row: Sequence[str], widths: Sequence[int]) -> list[str]:
+    """A row of the table; what is too long for its last column goes on below."""
+    *parts, last = ["".ljust(width) for width in widths]
+    folded = textwrap.wrap(row[-1], len(last)) or [""]
+    first = [cell.ljust(width) for cell, width in zip(row[:-1], widths[:-1], strict=True)]
+    return ["  ".join([*first, folded[0]]), *("  ".join([*parts, more]) for more in folded[1:])]

@@ -58,6 +58,18 @@ def test_the_table_fits_its_width_and_names_every_layer():
     assert lines[-1].startswith(f"{packed} of {len(report)} quantized layers packed")
 
 
+def test_the_table_says_the_whole_of_a_reason():
+    _, report = lowbit.convert(shaken(Plain([])), keep_slower=True)
+    report[0].why = "its input has no scale: " + "look at the data, " * 12 + "and convert again"
+    report.folding = report[0].why
+    lines = str(report).splitlines()
+    assert max(map(len, lines)) <= 120
+    words = " ".join(" ".join(lines).split())
+    assert words.count(report[0].why) == 1 + 1  # in its row and at the end
+    second = next(i for i, line in enumerate(lines) if line.startswith("second"))
+    assert all(line.startswith("     ") for line in lines[3:second])
+
+
 def test_a_table_without_layers_is_a_table():
     report = lowbit.convert(nn.Linear(2, 2)).report
     assert "0 of 0 quantized layers packed; the model's 24 bytes become 24" in str(report)
