@@ -12,7 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from lowbit.kernels import AFFINE, HARDTANH, PRELU, RELU, RESIDUAL, SHIFT
 from lowbit.nn import LearnedScale, RPReLU
 
-
 MOST_STEPS = 16  # kMaxSteps of lowbit/kernels/csrc/core.h
 
 

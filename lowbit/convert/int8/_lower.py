@@ -25,7 +25,6 @@ from lowbit.functional import int8
 from lowbit.nn import quantized as nnq
 from lowbit.qconfig import default_quint8_weight_qconfig
 
-
 _FUNCTIONS = {"relu": F.relu, "relu_": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
 
 

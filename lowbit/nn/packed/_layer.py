@@ -43,10 +43,10 @@ class PackedLayer(nn.Module):
 
     Buffers: ``weight`` int64 (planes_w, out, taps, words); ``params`` float32 (rows, out), or
     int32 (2, out) for bits; ``thresholds`` float32; and what the rest needs. ``panel``, the
-    weight as the kernel in use wants it, is made from ``weight`` and not saved. ``load_state_dict``,
-    copies, pickles and moves make it anew. What changes ``weight`` otherwise must call ``refresh()``
-    then: calls do not look, which takes small layers a noticeable time, and compute with the panel
-    that there is, in ``torch.func.functional_call`` too.
+    weight as the kernel in use wants it, is made from ``weight`` and not saved. Loading a state,
+    copies, pickles and moves make it anew. What changes ``weight`` otherwise must call
+    ``refresh()`` then: calls do not look, which takes small layers a noticeable time, and compute
+    with the panel that there is, in ``torch.func.functional_call`` too.
     """
 
     weight: Tensor
@@ -125,12 +125,12 @@ class PackedLayer(nn.Module):
 
     @property
     def scale(self) -> Tensor:
-        """The first row of the first AFFINE step: y = scale V + shift; no attribute without one."""
+        """The first row of the first AFFINE step, of scale V + shift; no attribute without one."""
         return self._affine()[0]
 
     @property
     def shift(self) -> Tensor:
-        """The second row of the first AFFINE step: y = scale V + shift; no attribute without one."""
+        """The second row of the first AFFINE step; no attribute without one."""
         return self._affine()[1]
 
     def _affine(self) -> Tensor:

@@ -14,8 +14,9 @@ from lowbit import kernels
 class PackedMaxPool2d(nn.Module):
     """``torch.nn.MaxPool2d`` of signs, on packed bits: (n, words, h, w) int64 -> same.
 
-    Or (words, h, w), of one image without a batch. A maximum of signs is the AND of their bits. ``flip`` (words,) int64 is xored to the result:
-    signs that come negated, by a negative scale, turn round after the pooling.
+    Or (words, h, w), of one image without a batch. A maximum of signs is the AND of their bits.
+    ``flip`` (words,) int64 is xored to the result: signs that come negated, by a negative scale,
+    turn round after the pooling.
     """
 
     flip: Tensor | None

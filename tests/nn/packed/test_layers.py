@@ -460,7 +460,7 @@ def test_a_layer_without_a_scale_has_no_such_attribute():
     b.set_packed_input()
     assert not hasattr(a, "scale")
     assert not hasattr(a, "shift")
-    with pytest.raises(AttributeError, match="PackedConv2d.*scale"):
+    with pytest.raises(AttributeError, match=r"PackedConv2d.*scale"):
         _ = a.scale
     model, x = nn.Sequential(a, b), torch.randn(2, 8, 5, 5)
     assert torch.equal(torch.jit.trace(model, x)(x), model(x))
