@@ -80,7 +80,7 @@ def quantize_dynamic(
         if qconfig is None or type(module) not in known or has_hooks(module):
             continue
         recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase)
-        if recurrent and (not module.bias or getattr(module, "proj_size", 0)):
+        if recurrent and (not module.bias or getattr(module, "proj_size", False)):
             continue
         had = getattr(module, "qconfig", None)
         module.qconfig = qconfig

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -25,7 +26,12 @@ from lowbit.functional import int8
 from lowbit.nn import quantized as nnq
 from lowbit.qconfig import default_quint8_weight_qconfig
 
-_FUNCTIONS = {"relu": F.relu, "relu_": F.relu, "sigmoid": torch.sigmoid, "tanh": torch.tanh}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "relu": F.relu,
+    "relu_": F.relu,
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+}
 
 
 class Lowering:
