@@ -34,7 +34,7 @@ def unread(cfg: DictConfig, known: Collection[str]) -> str | None:
     """A key of the whole or of ``quantizer`` that is not ``known``, and that no ``${…}`` reads."""
     written = OmegaConf.to_yaml(cfg, resolve=False)
     for key in (*map(str, cfg), *(f"quantizer.{key}" for key in cfg.get("quantizer") or ())):
-        if key not in known and not re.search(rf"\${{{re.escape(key)}\b", written):
+        if key not in known and not re.search(rf"\${{\.*{re.escape(key)}\b", written):
             return key
     return None
 
@@ -45,7 +45,7 @@ def no_such_key(key: str, known: Iterable[str]) -> str:
     ``known`` are paths with dots. The nearest have the same last word (``lr``: ``optimizer.lr``),
     or are spelled alike.
     """
-    paths = [path for path in known if not path.startswith("stages.")]
+    paths = [path for path in dict.fromkeys(known) if not path.startswith("stages.")]
     lasts = {path.rpartition(".")[2]: path for path in reversed(paths)}
     last = re.split(r"[./]", key)[-1]
     near = [path for path in paths if path.rpartition(".")[2] == last][:3]
