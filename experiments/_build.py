@@ -385,8 +385,7 @@ def check(cfg: DictConfig) -> None:
     check_keys(cfg)
     _, recipe = prepare(cfg)
     if cfg.resume is not None:
-        _checkpoint.check_resumes(recipe, cfg.resume)
-        _checkpoint.check_goes_on(cfg)
+        _checkpoint.check_resume(recipe, cfg)
 
 
 @rank_zero_only
@@ -407,8 +406,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     data, recipe = prepare(cfg)
     warn_of_roles(cfg)
     if cfg.resume is not None:
-        _checkpoint.check_resumes(recipe, cfg.resume)
-        _checkpoint.check_goes_on(cfg)
+        _checkpoint.check_resume(recipe, cfg)
         _say_if_trained(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder

@@ -51,9 +51,10 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         ) from error
 
 
-def check_goes_on(cfg: DictConfig) -> None:
+def check_resume(recipe: Any, cfg: DictConfig) -> None:
     """A ``Problem`` where ``cfg.resume`` is not of a training that ``cfg`` can go on with."""
     path = Path(cfg.resume)
+    load_weights(recipe, path)
     contents = read(path)
     lacking = [key for key in ("epoch", "optimizer_states", "loops") if key not in contents]
     if lacking:
@@ -61,10 +62,10 @@ def check_goes_on(cfg: DictConfig) -> None:
             f"resume: {path} has weights but no {lacking[0]!r}, and so no training to go on with; "
             f"start={path} begins one with its weights"
         )
-    done, limit = contents["epoch"] + 1, cfg.trainer.max_epochs
-    if done > limit:
+    done, most = epochs(path), cfg.trainer.max_epochs
+    if done > most:
         raise Problem(
-            f"resume: {path} has {done} epochs behind it, more than trainer.max_epochs={limit}; "
+            f"resume: {path} has {done} epochs behind it, more than trainer.max_epochs={most}; "
             f"give trainer.max_epochs={done} or more"
         )
     config = path.resolve().parent.parent / ".hydra" / "config.yaml"
@@ -74,13 +75,13 @@ def check_goes_on(cfg: DictConfig) -> None:
             f"resume: {path} is of a training of seed {seed}, which goes on with its own numbers; "
             f"got seed={cfg.seed}"
         )
+    _check_optimizer(recipe, path, contents)
 
 
-def check_resumes(recipe: Any, path: str | Path) -> None:
-    """A ``Problem`` where a checkpoint is not of this model, or not of this optimizer."""
-    load_weights(recipe, path)
+def _check_optimizer(recipe: Any, path: Path, contents: dict[str, Any]) -> None:
+    """A ``Problem`` where a checkpoint is of another optimizer than the recipe's."""
     optimizer = recipe.make_optimizer(recipe.model)
-    for saved in read(path).get("optimizer_states", ())[:1]:
+    for saved in contents["optimizer_states"][:1]:
         # A scheduler has added initial_lr.
         groups = [
             (set(group) - {"initial_lr"}, len(group["params"])) for group in saved["param_groups"]

@@ -122,9 +122,9 @@ def test_the_teacher_is_no_part_of_the_recipe_and_stays_in_evaluation():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"soft": -1.0}, "recipe.soft is a weight of at least 0; got -1"),
+        ({"soft": -1.0}, "recipe.soft is a number of at least 0; got -1"),
         ({"soft": 0.0}, "nothing to learn"),
-        ({"temperature": 0.0}, "temperature is above 0"),
+        ({"temperature": 0.0}, "temperature is a number above 0; got 0.0"),
         ({"attention": 1.0}, "give recipe.attention_at, names of modules; .* first, drop, last"),
         ({"attention": 1.0, "attention_at": ["frist"]}, "student has no module 'frist'; .* first"),
         ({"attention": 1.0, "attention_at": {"first": "x"}}, "the teacher has no module 'x'"),
