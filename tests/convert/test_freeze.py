@@ -66,7 +66,7 @@ def test_the_fast_path_gives_the_trained_values_to_rounding():
     ).eval()
     converted, report = lowbit.convert(model)
     assert [row.frozen for row in report] == [True, True]
-    assert all("frozen; " in line for line in str(report).splitlines()[2:4])
+    assert sum("frozen; " in line for line in str(report).splitlines()) == 2
     x = integers((2, 6, 9, 7))
     with torch.no_grad():
         torch.testing.assert_close(converted(x), model(x), rtol=1e-5, atol=1e-5)
