@@ -31,8 +31,8 @@ class FrozenNorm(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.relu = False
-        self.register_buffer("weight", torch.ones(channels))
-        self.register_buffer("bias", torch.zeros(channels))
+        self.register_buffer("weight", torch.ones(channels, dtype=torch.float32))
+        self.register_buffer("bias", torch.zeros(channels, dtype=torch.float32))
         self._set_statistics()
 
     def _set_statistics(self) -> None:

@@ -46,3 +46,15 @@ def test_statistics_are_there_after_a_stay_on_meta():
     assigned = FrozenNorm(5).to("meta")
     assigned.load_state_dict(frozen.state_dict(), assign=True)
     assert torch.equal(assigned(x), frozen(x))
+
+
+def test_another_default_dtype_changes_nothing():
+    norm = shaken(nn.BatchNorm1d(5))
+    x = torch.randn(3, 5)
+    with torch.no_grad():
+        expected = norm(x)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(FrozenNorm.from_trained(norm)(x), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
