@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, read_write
 
 # What a run leaves that another one in its folder would replace; of one in stages, a level below.
 LEFT = ("result.json", "checkpoints", "*/stage.json", "*/checkpoints")
@@ -36,7 +37,7 @@ class NewFolder(Callback):
     """
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.run.dir).absolute()
+        folder = _named(config, "hydra.run.dir")
         of_another_process = config.hydra.output_subdir is None  # of the same run
         resume = config.get("resume")
         own = resume is not None and Path(resume).resolve().is_relative_to(folder.resolve())
@@ -44,8 +45,20 @@ class NewFolder(Callback):
             _refuse("hydra.run.dir", folder, [folder])
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        folder = Path(config.hydra.sweep.dir).absolute()
+        folder = _named(config, "hydra.sweep.dir")
         _refuse("hydra.sweep.dir", folder, sorted(folder.glob("*")) if folder.is_dir() else [])
+
+
+def _named(config: DictConfig, key: str) -> Path:
+    """The folder of a key, whose name may ask Hydra's configuration for that of the run."""
+    of_hydra = HydraConfig.instance()
+    before = of_hydra.cfg
+    with read_write(config.hydra):
+        of_hydra.set_config(config)
+        try:
+            return Path(OmegaConf.select(config, key)).absolute()
+        finally:
+            of_hydra.cfg = before
 
 
 def _refuse(key: str, folder: Path, runs: Iterable[Path]) -> None:

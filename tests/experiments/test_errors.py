@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from hydra.conf import HydraConf
 from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
@@ -210,7 +211,9 @@ def test_a_key_that_another_refers_to_is_read(config):
 def started(folder, **options):
     """What Hydra tells before it writes into ``folder``."""
     hydra = {"run": {"dir": str(folder)}, "sweep": {"dir": str(folder)}, "output_subdir": ".hydra"}
-    return OmegaConf.create({"hydra": {**hydra, **options.pop("hydra", {})}, **options})
+    made = OmegaConf.create({"hydra": HydraConf, **options})
+    made.hydra = OmegaConf.merge(HydraConf, hydra, options.get("hydra", {}))
+    return made
 
 
 @pytest.mark.parametrize("left", ["checkpoints/last.ckpt", "result.json", "both/stage.json"])
@@ -230,6 +233,14 @@ def test_a_run_is_not_trained_over_another(left, tmp_path):
     hook.on_run_start(started(tmp_path / "run", hydra={"output_subdir": None}))  # of DDP
     hook.on_run_start(started(tmp_path / "run2"))
     hook.on_multirun_start(started(tmp_path / "run2"))
+
+
+@pytest.mark.parametrize("sweep", [(), ("-m", "seed=0")])
+def test_a_folder_by_its_own_name_is_looked_at_without_a_word(sweep, tmp_path):
+    done = command(*sweep, "debug=quick", "packed=false", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "NewFolder" not in done.stderr
+    assert list(tmp_path.rglob("result.json"))
 
 
 def test_a_folder_under_a_file_is_refused(tmp_path):
