@@ -389,9 +389,8 @@ def check(cfg: DictConfig) -> None:
 
 
 @rank_zero_only
-def _say_if_trained(cfg: DictConfig) -> None:
-    """A line where only the tests of a training are left to do."""
-    done = _checkpoint.epochs(cfg.resume)
+def _say_if_trained(cfg: DictConfig, done: int) -> None:
+    """A line where, after ``done`` epochs, only the tests of a training are left to do."""
     if done == cfg.trainer.max_epochs:
         print(
             f"note: {cfg.resume} has already trained {done} of {done} epochs, so that it is only "
@@ -406,8 +405,7 @@ def build(cfg: DictConfig, folder: Path) -> Run:
     data, recipe = prepare(cfg)
     warn_of_roles(cfg)
     if cfg.resume is not None:
-        _checkpoint.check_resume(recipe, cfg)
-        _say_if_trained(cfg)
+        _say_if_trained(cfg, _checkpoint.check_resume(recipe, cfg))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "result.json").unlink(missing_ok=True)  # of an earlier run in the same folder
     loggers = [instantiate(one) for one in (cfg.get("logger") or {}).values() if one is not None]

@@ -42,8 +42,12 @@ def read(path: str | Path) -> dict[str, Any]:
 
 def load_weights(module: nn.Module, path: str | Path) -> None:
     """Put a checkpoint's weights into ``module``; a ``Problem`` where they are of another model."""
+    _put_weights(module, path, read(path))
+
+
+def _put_weights(module: nn.Module, path: str | Path, contents: dict[str, Any]) -> None:
     try:
-        module.load_state_dict(read(path)["state_dict"])
+        module.load_state_dict(contents["state_dict"])
     except RuntimeError as error:
         raise Problem(
             f"the checkpoint {path} is of another model than the configuration makes; "
@@ -51,18 +55,21 @@ def load_weights(module: nn.Module, path: str | Path) -> None:
         ) from error
 
 
-def check_resume(recipe: Any, cfg: DictConfig) -> None:
-    """A ``Problem`` where ``cfg.resume`` is not of a training that ``cfg`` can go on with."""
+def check_resume(recipe: Any, cfg: DictConfig) -> int:
+    """How many epochs the training has behind it that ``cfg.resume`` goes on with.
+
+    A ``Problem`` where ``cfg`` cannot go on with it. ``recipe`` has its weights then.
+    """
     path = Path(cfg.resume)
-    load_weights(recipe, path)
     contents = read(path)
+    _put_weights(recipe, path, contents)
     lacking = [key for key in ("epoch", "optimizer_states", "loops") if key not in contents]
     if lacking:
         raise Problem(
             f"resume: {path} has weights but no {lacking[0]!r}, and so no training to go on with; "
             f"start={path} begins one with its weights"
         )
-    done, most = epochs(path), cfg.trainer.max_epochs
+    done, most = int(contents["epoch"]) + 1, cfg.trainer.max_epochs
     if done > most:
         raise Problem(
             f"resume: {path} has {done} epochs behind it, more than trainer.max_epochs={most}; "
@@ -76,6 +83,7 @@ def check_resume(recipe: Any, cfg: DictConfig) -> None:
             f"got seed={cfg.seed}"
         )
     _check_optimizer(recipe, path, contents)
+    return done
 
 
 def _check_optimizer(recipe: Any, path: Path, contents: dict[str, Any]) -> None:
@@ -99,11 +107,6 @@ def _check_optimizer(recipe: Any, path: Path, contents: dict[str, Any]) -> None:
                 "give the overrides it was trained with, or start= in place of resume=, which "
                 "takes the weights alone"
             )
-
-
-def epochs(path: str | Path) -> int:
-    """How many epochs a checkpoint has trained."""
-    return int(read(path).get("epoch", -1)) + 1
 
 
 def _brief(error: Exception) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -161,17 +161,19 @@ def _refuse_writes(before: list[tuple[str, Any]], after: list[tuple[str, Any]]) 
 
 
 def _refuse_other_values(graph: fx.Graph, model: nn.Module, example: tuple[Any, ...]) -> None:
-    """The graph on the example, beside the model itself."""
-    try:
+    """The graph on the example, beside the model itself: copies, with the same random numbers."""
+
+    def called(call: Callable[..., Any]) -> Any:
         with torch.no_grad(), torch.random.fork_rng([]):
             torch.manual_seed(0)
-            expected = copy.deepcopy(model)(*copy.deepcopy(example))
+            return call(*copy.deepcopy(example))
+
+    try:
+        expected = called(copy.deepcopy(model))
     except Exception as error:  # whatever the model's own code raises
         said = str(error).strip().split("\n")[0]
         raise ValueError(f"example: the model cannot be called with it: {said}") from error
-    with torch.no_grad(), torch.random.fork_rng([]):
-        torch.manual_seed(0)
-        found = fx.Interpreter(copy.deepcopy(model), graph=graph).run(*copy.deepcopy(example))
+    found = called(fx.Interpreter(copy.deepcopy(model), graph=graph).run)
     leaves, form = _pytree.tree_flatten(expected)
     others, other_form = _pytree.tree_flatten(found)
     if form != other_form or not all(map(_same, leaves, others)):
